@@ -1,0 +1,65 @@
+"""Compiled steps: the one file that knows the backend of Keras.
+
+A stage is traced once per combination of borders that occurs, at most nine times for a large image, when it occurs.
+On TensorFlow height and width stay free, so no further tracing happens for other sizes.
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import keras
+
+from taesd_core.stage import Borders, StageModel, Tensor
+
+CompiledStage = Callable[[Tensor, Borders], Tensor]
+
+
+def compile_stage(stage: StageModel, channels: int, dtype: str) -> CompiledStage:
+    """Return ``stage`` as a compiled function of (1, height, width, channels) maps and their borders."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        program = _tensorflow_program(stage, channels, dtype)
+    elif backend == "jax":
+        program = _jax_program(stage)
+    else:
+        raise ValueError(f"No compiled steps for this backend: KERAS_BACKEND={backend}. Use tensorflow or jax.")
+    return lambda x, borders: program(borders)(x)
+
+
+def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callable[[Borders], Any]:
+    import tensorflow as tf
+
+    # A float32 product is one of float32: no 10-bit mantissas on GPUs that have them.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    shape = tf.TensorSpec((1, None, None, channels), dtype)
+
+    @cache
+    def program(borders: Borders) -> Any:
+        return tf.function(lambda x: stage(x, borders=borders), input_signature=[shape], autograph=False)
+
+    return program
+
+
+def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
+    import jax
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    variables = [variable.value for variable in stage.variables]
+
+    @cache
+    def program(borders: Borders) -> Any:
+        def run(variables: list[Any], x: Tensor) -> Tensor:
+            outputs, _ = stage.stateless_call(variables, [], x, borders=borders)
+            return outputs
+
+        compiled = jax.jit(run)
+        return lambda x: compiled(variables, x)
+
+    return program
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's notes on CPU features and missing CUDA libraries off the terminal, unless asked for."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,82 @@
+"""A network without its weights: what a planner needs to know, in plain integers and without Keras."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from taesd_core.layers import Layers, convolutions, decoder_layers, encoder_layers
+from taesd_core.pieces import Axis, macs_of_axes, macs_of_whole, peak_bytes_of_window
+from taesd_core.receptive_field import Stage, halo_of, scale_of, stages
+
+LONGEST_PIECE = 288
+"""Most rows of a piece of a stage; see examples/benchmarks for how it was chosen."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A stack of layers that turns windows into windows.
+
+    Sizes are given in latent px on both sides: a window of ``n`` latent px is ``n * scale_in`` input px and
+    ``n * scale_out`` output px.
+    """
+
+    layers: Layers
+    """The network, in order of execution."""
+    longest_piece: int = LONGEST_PIECE
+    """Most rows of a piece of a stage, at the higher resolution of the stage."""
+
+    @classmethod
+    def decoder(cls, channels: int) -> "Network":
+        """Return the decoder of latents with ``channels`` channels."""
+        return cls(decoder_layers(channels))
+
+    @classmethod
+    def encoder(cls, channels: int) -> "Network":
+        """Return the encoder to latents with ``channels`` channels."""
+        return cls(encoder_layers(channels))
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The layers, grouped by resolution."""
+        return stages(self.layers)
+
+    @cached_property
+    def halo(self) -> int:
+        """Context that an output pixel needs per side, latent px."""
+        return halo_of(self.layers)
+
+    @property
+    def scale_in(self) -> int:
+        """Input px per latent px."""
+        return self._scales[1]
+
+    @property
+    def scale_out(self) -> int:
+        """Output px per latent px."""
+        return self._scales[0]
+
+    @property
+    def channels_in(self) -> int:
+        """Channels of the input."""
+        return next(convolutions(self.layers)).convolution.n_in
+
+    @property
+    def channels_out(self) -> int:
+        """Channels of the output."""
+        return list(convolutions(self.layers))[-1].convolution.n_out
+
+    def macs(self, rows: Iterable[Axis], columns: Iterable[Axis]) -> int:
+        """Return the multiply-accumulates of all windows of the product ``rows`` × ``columns``."""
+        return macs_of_axes(self.layers, rows, columns, self.longest_piece)
+
+    def macs_of_whole(self, height: int, width: int) -> int:
+        """Return the multiply-accumulates of the plain whole-image model for ``height`` × ``width`` latent px."""
+        return macs_of_whole(self.layers, height, width)
+
+    def peak_bytes(self, rows: Axis, columns: Axis) -> int:
+        """Return about how many bytes of maps are alive at most while one window is run."""
+        return peak_bytes_of_window(self.layers, rows, columns, self.longest_piece)
+
+    @cached_property
+    def _scales(self) -> tuple[int, int]:
+        return scale_of([step for stage in self.stages for step in stage])

@@ -1,0 +1,202 @@
+"""The exact model of one stage: what a window determines, with zeros only where the image ends.
+
+Every convolution is "valid" on the sides of the window that lie inside the image, so the map shrinks by what is not
+determined, and has one row of zeros on the sides that are borders of the image, layer by layer, as the whole image
+has. (Zeros around the latent would not do: behind the first bias and ReLU they are no longer zeros.)
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from taesd_core.layers import KERNEL, Block, Clamp, Convolution, Relu
+from taesd_core.pieces import is_narrow
+from taesd_core.receptive_field import Stage
+from taesd_core.tensors import ConvolutionTensors, Float32
+
+Tensor = Any
+Ends = tuple[bool, bool]
+Output = Literal["uint8", "float32"]
+
+
+class Borders(NamedTuple):
+    """Which sides of a window are borders of the image: (low, high) ends of its rows and of its columns."""
+
+    rows: Ends
+    columns: Ends
+
+
+class StageModel(keras.layers.Layer):
+    """The steps of one stage, as a Keras layer whose ``call`` takes the borders as a constant.
+
+    Args:
+        stage: the steps.
+        tensors: the tensors of the network's convolutions; as many as the stage has are taken from it.
+        output: what leaves the last stage: "uint8" clips to [0, 1], scales to 255 and rounds, so that a device sends
+            back bytes; "float32" gives the values as they are. None between stages.
+        dtype: of weights and maps.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        tensors: Iterator[ConvolutionTensors],
+        *,
+        output: Output | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(dtype=dtype)
+        self.output_kind = output
+        self.steps: list[keras.layers.Layer] = []
+        for step in stage:
+            if isinstance(step, tuple):
+                self.steps.append(UpsampleConvolution(next(tensors), dtype=dtype))
+            elif isinstance(step, Block):
+                self.steps.append(BlockModel([next(tensors) for _ in step.convolutions], dtype=dtype))
+            elif isinstance(step, Convolution):
+                kind = NarrowConvolution if is_narrow(step) else WindowConvolution
+                self.steps.append(kind(next(tensors), stride=step.stride, dtype=dtype))
+            elif isinstance(step, Relu):
+                self.steps.append(Elementwise(ops.relu, dtype=dtype))
+            elif isinstance(step, Clamp):
+                self.steps.append(Elementwise(_clamp, dtype=dtype))
+
+    @property
+    def channels_out(self) -> int:
+        """Channels of the stage's output."""
+        return next(step.channels_out for step in reversed(self.steps) if not isinstance(step, Elementwise))
+
+    def call(self, x: Tensor, borders: Borders) -> Tensor:
+        """Return the pixels that the window ``x`` (1, height, width, channels) determines."""
+        for step in self.steps:
+            x = step(x, borders=borders)
+        if self.output_kind is None:
+            return x
+        # In float32 whatever the precision before: bfloat16 cannot count to 255.
+        x = ops.cast(x, "float32")
+        return x if self.output_kind == "float32" else ops.cast(ops.round(ops.clip(x, 0.0, 1.0) * 255.0), "uint8")
+
+
+class Elementwise(keras.layers.Layer):
+    """A function of each value, which no border changes."""
+
+    def __init__(self, function: Any, *, dtype: str) -> None:
+        super().__init__(dtype=dtype)
+        self.function = function
+
+    def call(self, x: Tensor, borders: Borders) -> Tensor:
+        """Return the function of each value."""
+        return self.function(x)
+
+
+class WindowConvolution(keras.layers.Layer):
+    """A convolution that reads zeros beyond the borders of the image and nothing beyond the other sides."""
+
+    def __init__(self, tensors: ConvolutionTensors, *, stride: int = 1, dtype: str = "float32") -> None:
+        super().__init__(dtype=dtype)
+        self.stride = stride
+        self.channels_out = tensors.kernel.shape[3]
+        self.kernel = self._constant("kernel", tensors.kernel)
+        self.bias = None if tensors.bias is None else self._constant("bias", tensors.bias)
+
+    def _constant(self, name: str, values: Float32) -> Any:
+        return self.add_weight(
+            shape=values.shape, initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype), name=name
+        )
+
+    def call(self, x: Tensor, borders: Borders) -> Tensor:
+        """Return what the window determines: a row less on each side that is no border."""
+        x = ops.conv(pad(x, borders), self.kernel, strides=self.stride, padding="valid")
+        return x if self.bias is None else x + self.bias
+
+
+class NarrowConvolution(WindowConvolution):
+    """A convolution to few channels: one 1×1 convolution to all nine taps, then nine shifted sums.
+
+    A 3×3 kernel with 3 output channels leaves most lanes of a processor idle; 27 channels fill them.
+    """
+
+    def __init__(self, tensors: ConvolutionTensors, *, stride: int = 1, dtype: str = "float32") -> None:
+        n_in, n_out = tensors.kernel.shape[2:]
+        taps = tensors.kernel.transpose(2, 0, 1, 3).reshape(1, 1, n_in, -1)
+        super().__init__(ConvolutionTensors(taps, tensors.bias), stride=stride, dtype=dtype)
+        self.channels_out = n_out
+
+    def call(self, x: Tensor, borders: Borders) -> Tensor:
+        """Return what the window determines: a row less on each side that is no border."""
+        # Zeros may be put around the products as well as around x: there is no bias in between.
+        taps = pad(ops.conv(x, self.kernel, padding="valid"), borders)
+        height, width = ops.shape(taps)[1] - 2, ops.shape(taps)[2] - 2
+        total = self.bias
+        for number in range(KERNEL**2):
+            row, column = divmod(number, KERNEL)
+            first = number * self.channels_out
+            tap = taps[:, row : row + height, column : column + width, first : first + self.channels_out]
+            total = tap if total is None else total + tap
+        return total
+
+
+class UpsampleConvolution(WindowConvolution):
+    """Nearest ×2 and the 3×3 convolution behind it, folded into one 2×2 convolution with four phases.
+
+    Of the three rows that output row 2i sees, two are copies of row i: it needs rows (i - 1, i) with the kernel rows
+    [w0, w1 + w2], and row 2i + 1 needs (i, i + 1) with [w0 + w1, w2]. 16 products instead of 36. Position i of the
+    2×2 convolution lies between rows i and i + 1 and gives output rows 2i + 1 and 2i + 2.
+    """
+
+    def __init__(self, tensors: ConvolutionTensors, *, dtype: str = "float32") -> None:
+        super().__init__(ConvolutionTensors(fold_upsample(tensors.kernel), tensors.bias), dtype=dtype)
+        self.channels_out = tensors.kernel.shape[3]
+
+    def call(self, x: Tensor, borders: Borders) -> Tensor:
+        """Return what the window determines: twice its rows, a row less on each side that is no border."""
+        x = ops.depth_to_space(super().call(x, borders), 2)
+        if not any(borders.rows + borders.columns):
+            return x
+        # A row of zeros at a border lets the first position give row -1 too, and the last one row 2n.
+        (top, bottom), (left, right) = borders
+        return x[:, top : -1 if bottom else None, left : -1 if right else None]
+
+
+class BlockModel(keras.layers.Layer):
+    """A residual block; what is added is cropped to what the convolutions determine."""
+
+    def __init__(self, tensors: list[ConvolutionTensors], *, dtype: str) -> None:
+        super().__init__(dtype=dtype)
+        self.convolutions = [WindowConvolution(each, dtype=dtype) for each in tensors]
+        self.channels_out = self.convolutions[-1].channels_out
+
+    def call(self, x: Tensor, borders: Borders) -> Tensor:
+        """Return what the window determines: three rows less on each side that is no border."""
+        margin = len(self.convolutions)
+        rows, columns = (slice(None if low else margin, None if high else -margin) for low, high in borders)
+        residual = x[:, rows, columns]
+        for convolution in self.convolutions[:-1]:
+            x = ops.relu(convolution(x, borders=borders))
+        return ops.relu(self.convolutions[-1](x, borders=borders) + residual)
+
+
+def pad(x: Tensor, borders: Borders) -> Tensor:
+    """Put one row or column of zeros on the sides that are borders."""
+    if not any(borders.rows + borders.columns):
+        return x
+    return ops.pad(x, ((0, 0), *(tuple(map(int, side)) for side in borders), (0, 0)))
+
+
+def fold_upsample(kernel: Float32) -> Float32:
+    """Return the (2, 2, n_in, 4 × n_out) kernel that equals nearest ×2 and then ``kernel`` (3, 3, n_in, n_out).
+
+    The output channels are ordered (row phase, column phase, channel), as ``depth_to_space`` wants them. The first
+    phase is output row 2i + 1, the second 2i + 2.
+    """
+    # [phase, tap of 2, tap of 3]; sums in float64, rounded once.
+    fold = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float64)
+    folded = np.einsum("pay,qbx,yxio->abipqo", fold, fold, kernel.astype(np.float64))
+    return folded.reshape(2, 2, kernel.shape[2], -1).astype(np.float32)
+
+
+def _clamp(x: Tensor) -> Tensor:
+    return ops.tanh(x / 3.0) * 3.0

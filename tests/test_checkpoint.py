@@ -1,0 +1,152 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+from conftest import random_tensors
+from safetensors.numpy import load_file, save_file
+
+from taesd_core.checkpoint import CheckpointError, load_checkpoint
+from taesd_core.network import Network
+from taesd_core.variants import VARIANTS, find_weights
+
+PARTS = {"decoder": Network.decoder, "encoder": Network.encoder}
+
+
+def upstream_names(part):
+    """The published key of every tensor, typed in from the list of layers, not derived from our table."""
+    blocks = {"decoder": [3, 4, 5, 8, 9, 10, 13, 14, 15, 18], "encoder": [1, 3, 4, 5, 7, 8, 9, 11, 12, 13]}[part]
+    plain = {"decoder": [1, 7, 12, 17, 19], "encoder": [0, 2, 6, 10, 14]}[part]
+    names = {k: [str(k)] for k in plain} | {k: [f"{k}.conv.{i}" for i in (0, 2, 4)] for k in blocks}
+    return [name for k in sorted(names) for name in names[k]]
+
+
+def to_upstream(part, tensors):
+    state = {}
+    for name, each in zip(upstream_names(part), tensors, strict=True):
+        state[name + ".weight"] = np.ascontiguousarray(each.kernel.transpose(3, 2, 0, 1))
+        if each.bias is not None:
+            state[name + ".bias"] = each.bias
+    return state
+
+
+def to_diffusers(part, state):
+    def rename(name):
+        position, rest = name.split(".", 1)
+        return f"{part}.layers.{int(position) - (part == 'decoder')}.{rest}"
+
+    return {rename(name): values for name, values in state.items()}
+
+
+def assert_same(tensors, expected):
+    for each, other in zip(tensors, expected, strict=True):
+        np.testing.assert_array_equal(each.kernel, other.kernel)
+        assert (each.bias is None) == (other.bias is None)
+        if each.bias is not None:
+            np.testing.assert_array_equal(each.bias, other.bias)
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+@pytest.mark.parametrize("part", PARTS)
+def test_both_layouts_give_the_tensors(tmp_path, part, channels):
+    expected = random_tensors(PARTS[part](channels))
+    state = to_upstream(part, expected)
+    save_file(state, tmp_path / "upstream.safetensors")
+    other = "encoder" if part == "decoder" else "decoder"
+    both = to_diffusers(part, state) | to_diffusers(other, to_upstream(other, random_tensors(PARTS[other](channels))))
+    save_file(both, tmp_path / "diffusers.safetensors")
+    for layout in ("upstream", "diffusers"):
+        checkpoint = load_checkpoint(tmp_path / f"{layout}.safetensors", part)
+        assert (checkpoint.layout, checkpoint.network) == (layout, PARTS[part](channels))
+        assert_same(checkpoint.tensors, expected)
+
+
+def test_half_precision_is_widened(tmp_path):
+    state = to_upstream("decoder", random_tensors(Network.decoder(4)))
+    save_file({name: values.astype(np.float16) for name, values in state.items()}, tmp_path / "half.safetensors")
+    kernel = load_checkpoint(tmp_path / "half.safetensors", "decoder").tensors[0].kernel
+    assert kernel.dtype == np.float32
+    np.testing.assert_array_equal(kernel, state["1.weight"].transpose(2, 3, 1, 0).astype(np.float16))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_packaged_photo_weights_load(part):
+    path = find_weights("photo", part)
+    checkpoint = load_checkpoint(path, part)
+    n_parameters = sum(values.size for values in load_file(path).values())
+    assert n_parameters == {"decoder": 1_222_531, "encoder": 1_222_532}[part]
+    assert sum(each.kernel.size + (0 if each.bias is None else each.bias.size) for each in checkpoint.tensors) == (
+        n_parameters
+    )
+    assert len(checkpoint.sha256) == 64
+
+
+def drop(state):
+    del state["4.conv.2.bias"]
+
+
+def add(state):
+    state["20.weight"] = np.zeros((3, 3, 3, 3), np.float32)
+
+
+def misshape(state):
+    state["8.conv.0.weight"] = np.zeros((64, 32, 3, 3), np.float32)
+
+
+def narrow_bias(state):
+    state["19.bias"] = np.zeros(1, np.float32)
+
+
+def poison(state):
+    state["7.weight"] = np.full((64, 64, 3, 3), np.nan, np.float32)
+
+
+def swap(state):
+    state.clear()
+    state.update(to_upstream("encoder", random_tensors(Network.encoder(4))))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (drop, r"tensor 4\.conv\.2\.bias is missing"),
+        (add, r"tensor 20\.weight is left over"),
+        (misshape, r"tensor 8\.conv\.0\.weight has shape \(64, 32, 3, 3\) instead of \(64, 64, 3, 3\)"),
+        (narrow_bias, r"tensor 19\.bias has shape \(1,\) instead of \(3,\)"),
+        (poison, r"NaN or Inf: .*layer=7\."),
+        (swap, "it holds the encoder"),
+        (dict.clear, "is missing"),
+    ],
+    ids=["missing", "extra", "misshapen", "misshapen bias", "nan", "encoder", "empty"],
+)
+def test_wrong_tensors_are_named(tmp_path, break_it, message):
+    state = to_upstream("decoder", random_tensors(Network.decoder(4)))
+    break_it(state)
+    save_file(state, tmp_path / "broken.safetensors")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(tmp_path / "broken.safetensors", "decoder")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a checkpoint",
+        b"\x80\x04K\x01.",
+        struct.pack("<Q", 1 << 60) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        json.dumps({"a": 1}).encode(),
+    ],
+)
+def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="weights="):
+        load_checkpoint(path, "decoder")
+
+
+def test_an_unknown_name_names_the_ways():
+    with pytest.raises(CheckpointError, match=r"weights=sdxl.*safetensors.*photo"):
+        find_weights("sdxl", "decoder")
+    assert set(VARIANTS) == {"photo"}

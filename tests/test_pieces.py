@@ -1,0 +1,83 @@
+"""The operations that the plan counts against those that stand in TensorFlow's graphs."""
+
+import numpy as np
+import pytest
+from conftest import random_tensors, run_serially
+
+from taesd_core import window_model
+from taesd_core.network import Network
+from taesd_core.pieces import axis_pieces
+from taesd_core.whole_image import build_whole_image_model
+from taesd_core.window_model import WindowModel
+from tiler.plan import Plan
+
+NETWORKS = {"decoder": Network.decoder(4), "encoder": Network.encoder(4)}
+
+
+def count_macs(function, shape):
+    """Return the multiply-accumulates of the convolutions in the graph of a function."""
+    import tensorflow as tf
+
+    graph = tf.function(function).get_concrete_function(tf.TensorSpec(shape)).graph
+    total = 0
+    for operation in graph.get_operations():
+        if operation.type == "Conv2D":
+            kernel = operation.inputs[1].shape
+            total += int(np.prod(operation.outputs[0].shape)) * int(np.prod(kernel[:3]))
+    return total
+
+
+@pytest.mark.parametrize("part", NETWORKS)
+def test_count_of_the_whole_is_that_of_the_keras_model(part):
+    network = NETWORKS[part]
+    model = build_whole_image_model(network.layers)
+    shape = (1, 24 * network.scale_in, 17 * network.scale_in, network.channels_in)
+    assert network.macs_of_whole(24, 17) == count_macs(model, shape)
+
+
+def test_decoder_takes_269_604_macs_a_pixel():
+    assert Network.decoder(4).macs_of_whole(64, 64) == 269_604 * 512 * 512
+
+
+@pytest.mark.parametrize("part", NETWORKS)
+@pytest.mark.parametrize("longest_piece", [100, 10_000])
+def test_count_of_the_tiles_is_that_of_the_keras_model(monkeypatch, part, longest_piece):
+    counts = []
+
+    def compile_and_count(stage, channels, dtype):
+        def program(x, borders):
+            counts.append(count_macs(lambda x: stage(x, borders=borders), x.shape))
+            return stage(x, borders=borders)
+
+        return program
+
+    monkeypatch.setattr(window_model, "compile_stage", compile_and_count)
+    network = Network(NETWORKS[part].layers, longest_piece)
+    plan = Plan(network, 40, 33, 24)
+    source = np.zeros((40 * network.scale_in, 33 * network.scale_in, network.channels_in), np.float32)
+    run_serially(plan, WindowModel(network, random_tensors(network)), source)
+    assert plan.macs == sum(counts)
+
+
+@pytest.mark.parametrize("size", [512, 4000])
+def test_tiles_of_512_px_cost_at_most_2_percent_more_than_the_whole(size):
+    assert Plan(NETWORKS["decoder"], size, size, 512 // 8).compute_overhead <= 1.02
+
+
+def test_tiles_of_1024_px_cost_less_than_the_whole():
+    assert Plan(NETWORKS["decoder"], 4000, 4000, 1024 // 8).compute_overhead < 1
+
+
+@pytest.mark.parametrize("part", NETWORKS)
+@pytest.mark.parametrize("axis", [(1, True, True), (20, True, False), (100, False, False), (300, False, True)])
+def test_pieces_are_no_longer_than_allowed_and_keep_every_row_once(part, axis):
+    network = Network(NETWORKS[part].layers, 64)
+    for stage, pieces in zip(network.stages, axis_pieces(network.layers, axis, 64), strict=True):
+        assert stage
+        for piece in pieces:
+            assert 0 < piece.crop.stop - piece.crop.start <= 64
+            assert piece.read.start >= 0
+        assert pieces[0].borders[0] == axis[1]
+        assert pieces[-1].borders[1] == axis[2]
+        # Only an end of the window can be an end of the image.
+        assert not any(piece.borders[0] for piece in pieces if piece.read.start > 0)

@@ -1,0 +1,36 @@
+"""A plan in words: what will be done, what it costs and how much memory it takes, before any work."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tiler.plan import Plan
+
+
+def summarise_plan(plan: "Plan") -> str:
+    """Return the plan as lines of text."""
+    height, width, channels = plan.output_shape
+    scale_in = plan.network.scale_in
+    tile_px = plan.core * max(scale_in, plan.network.scale_out)
+    halo_px = plan.network.halo * max(scale_in, plan.network.scale_out)
+    n_rows, n_columns = len(plan.rows), len(plan.columns)
+    lines = {
+        "input": f"{plan.height * scale_in:,} × {plan.width * scale_in:,} × {plan.network.channels_in}",
+        "output": f"{height:,} × {width:,} × {channels}",
+        "image": f"{plan.n_image_px / 1e6:,.1f} megapixels",
+        "tiles": f"{n_rows:,} × {n_columns:,} = {plan.n_tiles:,} of {tile_px:,} px, halo {halo_px} px",
+        "compute": f"{2 * plan.macs / 1e12:,.3g} TFLOP, {plan.compute_overhead:.3f} × the whole image at once",
+        "memory": f"about {format_bytes(plan.peak_bytes)} at the peak",
+    }
+    return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def format_bytes(size_bytes: int) -> str:
+    """Return a size as people read it, in powers of 1000."""
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    size, unit = size_bytes / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"

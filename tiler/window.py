@@ -1,0 +1,66 @@
+"""Rectangles of integers: solve one axis with ``Span``, then take the product as ``Window``."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A half-open run of positions ``[start, stop)`` along one axis.
+
+    Raises:
+        ValueError: when it is empty or starts below 0.
+    """
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"Span is empty or negative: start={self.start}, stop={self.stop}.")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __mul__(self, factor: int) -> "Span":
+        return Span(self.start * factor, self.stop * factor)
+
+    def __sub__(self, origin: int) -> "Span":
+        return Span(self.start - origin, self.stop - origin)
+
+    def grow(self, margin: int, size: int) -> "Span":
+        """Return the span with ``margin`` more positions on each side, clipped to ``[0, size)``."""
+        return Span(max(self.start - margin, 0), min(self.stop + margin, size))
+
+    @property
+    def slice(self) -> slice:
+        """The span as an index."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """A rectangle: a span of rows times a span of columns."""
+
+    rows: Span
+    columns: Span
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> "Window":
+        """Return the window that covers a map of ``height`` × ``width``."""
+        return cls(Span(0, height), Span(0, width))
+
+    def __mul__(self, factor: int) -> "Window":
+        return Window(self.rows * factor, self.columns * factor)
+
+    def __str__(self) -> str:
+        return f"rows {self.rows.start}:{self.rows.stop}, columns {self.columns.start}:{self.columns.stop}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The window as an index of the two leading axes of an array."""
+        return self.rows.slice, self.columns.slice
