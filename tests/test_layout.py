@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from tiler.errors import InputError
+from tiler.layout import IMAGE_TYPES, LATENT_TYPES, Layout, check_type, find_layout
+from tiler.window import Span, Window
+
+
+@pytest.mark.parametrize(
+    ("shape", "map_shape", "axes"),
+    [
+        pytest.param((1, 4, 7, 9), (7, 9, 4), (2, 3, 1), id="batch, channels first"),
+        pytest.param((4, 7, 9), (7, 9, 4), (1, 2, 0), id="channels first"),
+        pytest.param((7, 9, 4), (7, 9, 4), (0, 1, 2), id="channels last"),
+        pytest.param((1, 7, 9, 4), (7, 9, 4), (1, 2, 3), id="batch, channels last"),
+        pytest.param((4, 9, 4), (9, 4, 4), (1, 2, 0), id="fits both, so channels first"),
+        pytest.param((1, 4, 9, 4), (9, 4, 4), (2, 3, 1), id="batch, fits both, so channels first"),
+        pytest.param((7, 4, 4), (7, 4, 4), (0, 1, 2), id="four wide, channels last"),
+        pytest.param((1, 1, 4), (1, 1, 4), (0, 1, 2), id="one pixel"),
+        pytest.param((1, 9, 4), (1, 9, 4), (0, 1, 2), id="one row is no batch"),
+    ],
+)
+def test_height_width_and_channels_are_found(shape, map_shape, axes):
+    layout = find_layout(shape, 4, name="array")
+    assert layout.shape == map_shape
+    assert (layout.rows, layout.columns, layout.channels) == axes
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        pytest.param((), "Wrong number of axes: array, axes=0", id="scalar"),
+        pytest.param((7, 9), "axes=2", id="two axes"),
+        pytest.param((1, 4, 1, 7, 9), "axes=5", id="video"),
+        pytest.param((1,) * 5000, "axes=5000", id="very many axes"),
+        pytest.param((0, 4, 7, 9), r"Nothing in it: array, shape=\(0, 4, 7, 9\)", id="empty batch"),
+        pytest.param((4, 0, 9), "Nothing in it", id="no rows"),
+        pytest.param((4, 7, -9), "Nothing in it", id="negative"),
+        pytest.param((2, 4, 7, 9), r"batch=2.*latents\[i\]", id="batch"),
+        pytest.param((2, 7, 9, 4), r"batch=2.*latents\[i\]", id="batch, channels last"),
+        pytest.param((16, 7, 9), r"shape=\(16, 7, 9\), expected channels=4", id="other channels"),
+        pytest.param((7, 4, 9), "expected channels=4", id="channels in the middle"),
+        pytest.param((4, 7, 9, 2), "expected channels=4", id="channels where the batch is"),
+    ],
+)
+def test_shapes_that_are_no_map_are_refused_in_one_line(shape, says):
+    with pytest.raises(InputError, match=says) as caught:
+        find_layout(shape, 4, name="array")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_an_impossible_layout_does_not_exist():
+    with pytest.raises(ValueError, match="Not the layout of one map"):
+        Layout((4, 7, 9), 0, 0, 1)
+    with pytest.raises(ValueError, match="Not the layout of one map"):
+        Layout((2, 4, 7, 9), 2, 3, 1)
+
+
+def test_a_window_beyond_the_array_is_our_own_mistake():
+    layout = find_layout((4, 7, 9), 4, name="array")
+    assert layout.find_spans(Window(Span(6, 7), Span(2, 9))) == [Span(0, 4), Span(6, 7), Span(2, 9)]
+    with pytest.raises(AssertionError):
+        layout.find_spans(Window(Span(6, 7), Span(2, 10)))
+    with pytest.raises(AssertionError):
+        layout.find_spans(Window(Span(6, 8), Span(2, 9)))
+
+
+def test_bytes_become_0_to_1():
+    values = find_layout((1, 256, 1), 1, name="array").to_map(np.arange(256, dtype=np.uint8).reshape(1, 256, 1))
+    assert values.dtype == np.float32
+    expected = [np.float32(byte / 255) for byte in range(256)]
+    assert values.ravel().tolist() == expected
+
+
+def test_float64_beyond_float32_becomes_infinite_without_a_warning():
+    values = find_layout((1, 1, 3), 3, name="array").to_map(np.array([[[1e300, -1e300, np.nan]]]))
+    np.testing.assert_array_equal(values, np.array([[[np.inf, -np.inf, np.nan]]], np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"])
+def test_floats_are_accepted_in_both_byte_orders(dtype):
+    check_type(np.dtype(dtype), LATENT_TYPES, name="array")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["u1", "i4", "bool", "c8", "U3", "V2", "M8[s]", np.longdouble, [("a", "<f4")], ("<f4", (2,)), "O", [("a", "O")]],
+    ids=str,
+)
+def test_other_numbers_are_refused_in_one_line(dtype):
+    with pytest.raises(InputError, match="array, dtype=") as caught:
+        check_type(np.dtype(dtype), LATENT_TYPES, name="array")
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_are_images_and_not_latents():
+    check_type(np.dtype("u1"), IMAGE_TYPES, name="array")
+    with pytest.raises(InputError, match="uint8, float16, float32, float64"):
+        check_type(np.dtype("u2"), IMAGE_TYPES, name="array")

@@ -1,0 +1,90 @@
+"""Arrays as sources: NumPy, memory maps, dask, torch, and whatever else has a shape, a dtype and slices."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import InputError
+from tiler.layout import LATENT_TYPES, check_type, find_layout
+from tiler.window import Window
+
+
+class SliceableArray(Protocol):
+    """What is needed of an array; ``numpy.asarray`` must take its slices."""
+
+    @property
+    def shape(self) -> Any:
+        """Its size along each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """Its number type."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return a part of it."""
+
+
+class ArraySource:
+    """One map in an array; only the windows that are read are ever computed or copied.
+
+    Args:
+        array: 3-D or 4-D.
+        channels: how many channels there must be.
+        types: number types that are accepted.
+
+    Raises:
+        InputError: it is not an array, or not one that holds such a map.
+    """
+
+    def __init__(self, array: SliceableArray, channels: int, *, types: Sequence[str] = LATENT_TYPES) -> None:
+        if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
+            raise InputError(
+                f"Not an array: type={type(array).__name__}. It needs shape, dtype and slices. "
+                "Pass numpy.asarray(...) of it, or a path."
+            )
+        try:
+            stored = [int(size) for size in array.shape]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The array has no definite shape: shape={array.shape}. Every size must be known. "
+                "For dask: compute_chunk_sizes()."
+            ) from error
+        self._array = array
+        self._layout = find_layout(stored, channels, name="array")
+        check_type(find_type(array), types, name="array")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self._layout.shape
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
+        part = np.asarray(self._array[tuple(span.slice for span in self._layout.find_spans(window))])
+        values = self._layout.to_map(part)
+        # The caller may write to what it gets, and the array belongs to somebody else.
+        return values.copy() if np.may_share_memory(values, part) else values
+
+
+def find_type(array: SliceableArray) -> np.dtype[Any]:
+    """Return the dtype of an array as NumPy will see it.
+
+    Raises:
+        InputError: NumPy cannot take its elements.
+    """
+    dtype: np.dtype[Any]
+    with suppress(TypeError):
+        dtype = np.dtype(array.dtype)
+        return dtype
+    # torch and TensorFlow name their types in their own way; one element tells.
+    try:
+        dtype = np.asarray(array[(slice(0, 1),) * len(array.shape)]).dtype
+    except Exception as error:
+        raise InputError(
+            f"NumPy cannot read this array: type={type(array).__name__}, dtype={array.dtype}. "
+            "For torch: latents.detach().float().cpu()."
+        ) from error
+    return dtype
