@@ -1,0 +1,228 @@
+"""One contract for every sink: opened, written in any order from many threads, committed or discarded."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tiler.errors import InputError, OutputExistsError
+from tiler.npy_sink import NpySink
+from tiler.tiff_sink import TiffSink
+from tiler.window import Span, Window
+
+FILE_TILE_PX = 16
+
+
+@dataclass
+class Case:
+    """A kind of sink, and how another library reads what it wrote."""
+
+    name: str
+    open: Any
+    read: Any
+    n_channels: int = 3
+    dtype: str = "uint8"
+    exact: bool = True
+
+
+def read_tiff(path, level):
+    with Image.open(path) as image:
+        image.seek(level)
+        assert image.mode == "RGB"
+        return np.asarray(image)
+
+
+def read_npy(path, level):
+    return np.load(path)
+
+
+def read_channels_first(path, level):
+    [stored] = np.load(path)
+    return stored.transpose(1, 2, 0)
+
+
+def open_tiff(path, shape, **options):
+    return TiffSink(path, shape, file_tile_px=FILE_TILE_PX, **options)
+
+
+CASES = [
+    Case("tiff-deflate", open_tiff, read_tiff),
+    Case("tiff-jpeg", partial(open_tiff, compression="jpeg", quality=95), read_tiff, exact=False),
+    Case("tiff-none", partial(open_tiff, compression="none"), read_tiff),
+    Case("tiff-one-level", partial(open_tiff, pyramid=False), read_tiff),
+    Case("npy", partial(NpySink, dtype="uint8"), read_npy),
+    Case(
+        "npy-channels-first",
+        partial(NpySink, dtype="float32", channels_first=True),
+        read_channels_first,
+        n_channels=4,
+        dtype="float32",
+    ),
+]
+
+every_sink = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def make_image(case, height, width, level=0):
+    """Return an image whose every row, column, channel and level differ, smooth enough for JPEG."""
+    rows, columns, channels = np.ogrid[:height, :width, : case.n_channels]
+    return (40 + rows + (channels + 1) * columns + 30 * channels + 20 * level).clip(0, 255).astype(case.dtype)
+
+
+def cut(height, width, seed):
+    """Cover a level once with windows of whole file tiles, of many sizes, in random order."""
+    order = random.Random(seed)
+
+    def spans(size):
+        start, result = 0, []
+        while start < size:
+            stop = min(start + FILE_TILE_PX * order.randint(1, 3), size)
+            result.append(Span(start, stop))
+            start = stop
+        return result
+
+    windows = [Window(rows, columns) for rows in spans(height) for columns in spans(width)]
+    order.shuffle(windows)
+    return windows
+
+
+def fill(case, sink, seed=0):
+    """Write every level from threads, in random order."""
+    jobs = [
+        (level, window, make_image(case, *shape, level)[window.slices])
+        for level, shape in enumerate(sink.levels)
+        for window in cut(*shape, seed + level)
+    ]
+    random.Random(seed).shuffle(jobs)
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(sink.write, *job) for job in jobs]:
+            done.result()
+
+
+def assert_holds(case, path, shapes):
+    for level, shape in enumerate(shapes):
+        stored, expected = case.read(path, level), make_image(case, *shape, level)
+        if case.exact:
+            np.testing.assert_array_equal(stored, expected, strict=True)
+        else:
+            assert stored.shape == expected.shape
+            difference = np.abs(stored.astype(float) - expected)
+            assert difference.mean() < 2
+            assert difference.max() < 16
+
+
+@every_sink
+@given(height=st.integers(1, 70), width=st.integers(1, 70), seed=st.integers(0, 9))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_another_library_reads_what_threads_wrote_in_any_order(tmp_path, case, height, width, seed):
+    sink = case.open(tmp_path / "a.out", (height, width, case.n_channels), overwrite=True)
+    fill(case, sink, seed)
+    assert sink.levels[0] == (height, width)
+    sink.commit()
+    assert_holds(case, tmp_path / "a.out", sink.levels)
+
+
+@every_sink
+@pytest.mark.parametrize("shape", [(1, 1), (17, 5), (5, 17), (16, 16), (32, 32), (33, 47)], ids=str)
+def test_small_and_odd_sizes(tmp_path, case, shape):
+    sink = case.open(tmp_path / "a.out", (*shape, case.n_channels))
+    fill(case, sink)
+    sink.commit()
+    assert_holds(case, tmp_path / "a.out", sink.levels)
+
+
+@every_sink
+def test_what_was_not_written_reads_as_0(tmp_path, case):
+    sink = case.open(tmp_path / "a.out", (40, 40, case.n_channels))
+    window = Window(Span(16, 32), Span(32, 40))
+    sink.write(0, window, np.full((16, 8, case.n_channels), 200, case.dtype))
+    sink.commit()
+    if isinstance(sink, TiffSink):  # Pillow does not read absent tiles
+        if not case.exact:
+            pytest.importorskip("imagecodecs")
+        stored = tifffile.imread(sink.path, key=0)
+    else:
+        stored = case.read(sink.path, 0)
+    expected = np.zeros((40, 40, case.n_channels))
+    expected[window.slices] = 200
+    assert np.abs(stored - expected).max() <= (0 if case.exact else 2)
+
+
+@every_sink
+def test_the_final_name_is_absent_until_commit_and_nothing_else_stays_after(tmp_path, case):
+    sink = case.open(tmp_path / "a.out", (40, 24, case.n_channels))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.out.part"]
+    fill(case, sink)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.out.part"]
+    sink.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.out"]
+
+
+@every_sink
+def test_discard_leaves_nothing(tmp_path, case):
+    sink = case.open(tmp_path / "a.out", (40, 24, case.n_channels))
+    fill(case, sink)
+    sink.discard()
+    sink.discard()
+    assert not list(tmp_path.iterdir())
+
+
+@every_sink
+def test_close_keeps_the_part_and_may_come_twice(tmp_path, case):
+    sink = case.open(tmp_path / "a.out", (40, 24, case.n_channels))
+    fill(case, sink)
+    sink.close()
+    sink.close()
+    assert_holds(case, tmp_path / "a.out.part", sink.levels)
+    assert not (tmp_path / "a.out").exists()
+    with pytest.raises(ValueError, match="closed"):
+        sink.write(0, Window(Span(0, 16), Span(0, 16)), np.ones((16, 16, case.n_channels), case.dtype))
+
+
+@every_sink
+def test_an_existing_output_is_refused_and_stays(tmp_path, case):
+    (tmp_path / "a.out").write_text("old")
+    with pytest.raises(OutputExistsError):
+        case.open(tmp_path / "a.out", (40, 24, case.n_channels))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@every_sink
+@pytest.mark.parametrize("end", ["commit", "discard"])
+def test_an_output_to_be_replaced_stays_until_commit(tmp_path, case, end):
+    (tmp_path / "a.out").write_text("old")
+    sink = case.open(tmp_path / "a.out", (40, 24, case.n_channels), overwrite=True)
+    fill(case, sink)
+    assert (tmp_path / "a.out").read_text() == "old"
+    getattr(sink, end)()
+    if end == "discard":
+        assert (tmp_path / "a.out").read_text() == "old"
+    else:
+        assert_holds(case, tmp_path / "a.out", sink.levels)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@every_sink
+def test_a_missing_folder_is_told_at_once(tmp_path, case):
+    with pytest.raises(InputError, match="No such folder"):
+        case.open(tmp_path / "none" / "a.out", (40, 24, case.n_channels))
+    assert not list(tmp_path.iterdir())
+
+
+@every_sink
+def test_pixels_may_be_any_view_and_are_not_changed(tmp_path, case):
+    image = make_image(case, 40, 24)
+    sink = case.open(tmp_path / "a.out", (40, 24, case.n_channels))
+    view = np.asfortranarray(image)[::1]
+    view.flags.writeable = False
+    sink.write(0, Window.whole(40, 24), view)
+    sink.commit()
+    assert_holds(case, sink.path, [(40, 24)])

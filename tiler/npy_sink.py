@@ -1,0 +1,107 @@
+"""A ``.npy`` file as a sink: the array as numpy stores it, to be memory-mapped by whoever reads it."""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tiler.errors import InputError, OptionError
+from tiler.sink import Sink, check_window, write_at
+from tiler.window import Window
+
+
+class NpySink(Sink):
+    """An array file under construction.
+
+    What has not been written yet reads as 0, and the file can be memory-mapped while it is written.
+
+    Args:
+        path: the final name.
+        shape: (height, width, channels) of the array.
+        dtype: of the array and of everything that is written; no Python objects.
+        channels_first: store (1, channels, height, width), as diffusion pipelines do; windows are given as
+            (height, width, channels) all the same.
+        overwrite: whether an existing file may be replaced (when the new one is complete).
+
+    Raises:
+        OptionError: ``shape`` is empty, or ``dtype`` cannot be stored.
+        OSError: the disk is too full for the whole file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        shape: tuple[int, int, int],
+        dtype: DTypeLike,
+        *,
+        channels_first: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.shape = shape
+        self.levels = [shape[:2]]
+        self.dtype = np.dtype(dtype)
+        self.channels_first = channels_first
+        if min(shape) < 1:
+            raise OptionError(f"The array is empty: shape={shape}. Every size must be at least 1.")
+        if self.dtype.hasobject:
+            raise OptionError(f"Python objects cannot be stored: dtype={self.dtype}. Use a type of numbers.")
+        super().__init__(path, overwrite=overwrite)
+        self.levels = [shape[:2]]
+
+        header = self._header()
+        self._start = len(header)
+        self._file = open(self.part_path, "w+b", buffering=0)  # noqa: SIM115 — close() does
+        try:
+            _allocate(self._file.fileno(), self._start + self.dtype.itemsize * np.prod(shape, dtype=object))
+            write_at(self._file.fileno(), header, 0)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` (height, width, channels) at ``window``; there is only level 0.
+
+        Raises:
+            InputError: another level, a window that leaves the array, or pixels of another shape or type.
+        """
+        if level != 0:
+            raise InputError(f"A .npy file has no pyramid: level={level}. Write level 0 only.")
+        check_window(window, self.shape, self.dtype, pixels)
+        # Either way (planes, rows, columns, values a pixel), the last two adjacent in the file.
+        planes = np.moveaxis(pixels, 2, 0)[..., None] if self.channels_first else pixels[None]
+        pixel_bytes = planes.shape[3] * self.dtype.itemsize
+        height, width, _ = self.shape
+        for number, plane in enumerate(planes):
+            rows = np.ascontiguousarray(plane).view(np.uint8)
+            if len(window.columns) == width:
+                rows = rows[None]  # whole rows lie one behind the other: a single run
+            for row, run in enumerate(rows, window.rows.start):
+                position = (number * height + row) * width + window.columns.start
+                write_at(self._file.fileno(), run.data, self._start + position * pixel_bytes)
+
+    def close(self) -> None:
+        """Release the file; ``NAME.part`` stays."""
+        self._file.close()
+
+    def _header(self) -> bytes:
+        height, width, channels = self.shape
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header,
+            {
+                "descr": np.lib.format.dtype_to_descr(self.dtype),
+                "fortran_order": False,
+                "shape": (1, channels, height, width) if self.channels_first else self.shape,
+            },
+        )
+        return header.getvalue()
+
+
+def _allocate(descriptor: int, n_bytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        # A full disk is found now, not after hours.
+        os.posix_fallocate(descriptor, 0, n_bytes)
+    else:  # macOS
+        os.ftruncate(descriptor, n_bytes)

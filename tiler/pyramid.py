@@ -1,0 +1,39 @@
+"""The levels of an image pyramid: their shapes, and how one level becomes the next."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def level_shapes(height: int, width: int, smallest: int) -> list[tuple[int, int]]:
+    """Return (height, width) of every level, level 0 first, down to one that fits ``smallest`` × ``smallest``.
+
+    Each level halves the one before it, rounding up.
+    """
+    shapes = [(height, width)]
+    while max(shapes[-1]) > smallest:
+        shapes.append(halve_shape(*shapes[-1]))
+    return shapes
+
+
+def halve_shape(height: int, width: int) -> tuple[int, int]:
+    """Return the shape of the next level."""
+    return (height + 1) // 2, (width + 1) // 2
+
+
+def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the 2×2 means, rounded half up.
+
+    An odd last row or column counts twice, so the borders of an image keep their brightness. A window that
+    starts on even positions gives the same pixels as the whole level, which is why tiles can be halved one by one.
+
+    Args:
+        pixels: (height, width, channels) uint8.
+
+    Returns:
+        (⌈height / 2⌉, ⌈width / 2⌉, channels) uint8.
+    """
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    rows = pixels[0::2].astype(np.uint16) + pixels[1::2]
+    return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)

@@ -1,0 +1,111 @@
+"""Where windows go: the contract of every sink, and what they all do alike.
+
+The life of a sink:
+
+1. It is opened: an existing output is refused unless it may be replaced, and ``NAME.part`` is made beside it.
+2. ``write`` puts windows where they belong, in any order, from many threads; no two windows share a file tile.
+3. ``commit`` syncs and renames ``NAME.part`` to ``NAME``: the final name never exists half-written.
+   Or ``discard`` removes ``NAME.part``.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import InputError, OutputExistsError
+from tiler.window import Window
+
+
+class Sink(ABC):
+    """A file under construction.
+
+    Args:
+        path: the final name.
+        overwrite: whether an existing file of that name may be replaced (when the new one is complete).
+
+    Raises:
+        OutputExistsError: ``path`` exists and ``overwrite`` is false.
+        InputError: there is no such folder, or ``path`` is one.
+    """
+
+    levels: list[tuple[int, int]]
+    """(height, width) of every level, level 0 first; one only where there is no pyramid."""
+
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self.part_path = self.path.with_name(self.path.name + ".part")
+        check_output(self.path, overwrite=overwrite)
+
+    @abstractmethod
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` (height, width, channels) at ``window`` of pyramid level ``level`` (0 = full size)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file; ``NAME.part`` stays."""
+
+    def commit(self) -> None:
+        """Sync to disk and give the file its final name."""
+        self.close()
+        _sync(self.part_path)
+        os.replace(self.part_path, self.path)
+        # The new name is in the folder, and the folder is a file of its own.
+        _sync(self.path.parent)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self.close()
+        self.part_path.unlink(missing_ok=True)
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output that could not be written, before any work is done.
+
+    Raises:
+        OutputExistsError: ``path`` exists and ``overwrite`` is false.
+        InputError: there is no such folder, or ``path`` is one.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"No such folder for the output: path={path}. Make it first, or name another.")
+    if path.is_dir():
+        raise InputError(f"The output is a folder: path={path}. Name a file in it.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"The output exists: path={path}. Use --overwrite to replace it, or another name.")
+
+
+def check_window(window: Window, shape: tuple[int, int, int], dtype: np.dtype[Any], pixels: NDArray[Any]) -> None:
+    """Refuse pixels that do not belong at ``window`` of an array of ``shape`` and ``dtype``.
+
+    Raises:
+        InputError: the window leaves the array, or the pixels have another shape or type.
+    """
+    height, width, channels = shape
+    if window.rows.stop > height or window.columns.stop > width:
+        raise InputError(f"Window leaves the image: window=({window}), image={(height, width)} px.")
+    if pixels.shape != (*window.shape, channels) or pixels.dtype != dtype:
+        raise InputError(
+            f"Pixels do not fit their window: pixels={pixels.shape} {pixels.dtype}, "
+            f"window={(*window.shape, channels)} {dtype}."
+        )
+
+
+def write_at(descriptor: int, content: bytes | memoryview, position: int) -> None:
+    """Write all of ``content`` at ``position`` of a file; threads can share the descriptor."""
+    rest = memoryview(content).cast("B")
+    while rest:
+        # The kernel may take less than it is given: 2 GiB at most, or what a nearly full disk has left.
+        n_bytes = os.pwrite(descriptor, rest, position)
+        rest = rest[n_bytes:]
+        position += n_bytes
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
