@@ -1,0 +1,181 @@
+"""The public calls on real weights, end to end: files in, files out."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tiler
+from taesd_core.checkpoint import load_checkpoint
+from taesd_core.variants import find_weights
+from taesd_core.whole_image import build_whole_image_model
+from tiler import api
+from tiler.upscale import Upscaled
+
+tifffile = pytest.importorskip("tifffile")
+
+
+def stored_tiles(path):
+    """Return the compressed bytes of every tile of every level."""
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        return [
+            [content[offset : offset + n] for offset, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            for page in file.pages
+        ]
+
+
+@pytest.fixture(scope="module")
+def whole_image():
+    """The image as the plain model decodes it at once."""
+    model = build_whole_image_model(*_network_and_tensors("decoder"))
+
+    def decode(latents):
+        return np.round(np.clip(model.predict_on_batch(latents[None])[0], 0, 1) * 255)
+
+    return decode
+
+
+def _network_and_tensors(part):
+    checkpoint = load_checkpoint(find_weights("photo", part), part)
+    return checkpoint.network.layers, checkpoint.tensors
+
+
+def assert_equal_but_for_roundings(image, expected):
+    difference = np.abs(image.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 2e-4
+
+
+def test_files_hold_the_whole_image(tmp_path, latents, whole_image):
+    source = latents(40, 55)
+    np.save(tmp_path / "latents.npy", source.transpose(2, 0, 1)[None])
+    for name in ("image.tif", "image.npy"):
+        report = tiler.decode(tmp_path / "latents.npy", tmp_path / name, weights="photo", tile_size_px=128)
+        assert report.path == tmp_path / name
+        assert report.shape == (320, 440, 3)
+        assert report.n_tiles == 12
+        assert report.size_bytes == (tmp_path / name).stat().st_size
+    image = np.load(tmp_path / "image.npy", mmap_mode="r")
+    assert_equal_but_for_roundings(image, whole_image(source))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "image.tif"), image)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.npy", "image.tif", "latents.npy"]
+
+
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path, latents):
+    source = latents(50, 37)
+    for workers in (1, 4):
+        for name in (f"{workers}.tif", f"{workers}.npy"):
+            tiler.decode(source, tmp_path / name, weights="photo", tile_size_px=128, workers=workers)
+    assert (tmp_path / "1.npy").read_bytes() == (tmp_path / "4.npy").read_bytes()
+    tiles = stored_tiles(tmp_path / "1.tif")
+    assert len(tiles) > 1
+    assert tiles == stored_tiles(tmp_path / "4.tif")
+
+
+def test_upscaled_latents_are_decoded_as_if_they_existed(tmp_path, latents):
+    source = latents(20, 23)
+    whole = tiler.Window.whole(60, 69)
+    large = Upscaled(api.open_latents(source, 4), 3).read(whole)
+    tiler.decode(source, tmp_path / "once.npy", weights="photo", tile_size_px=256, upscale=3)
+    tiler.decode(large, tmp_path / "twice.npy", weights="photo", tile_size_px=256)
+    assert (tmp_path / "once.npy").read_bytes() == (tmp_path / "twice.npy").read_bytes()
+
+
+def test_encoding_gives_the_latents_of_the_whole_image(tmp_path, latents):
+    image = np.clip(latents(21 * 8 - 3, 35 * 8 - 7, 3) / 2 + 0.5, 0, 1)
+    report = tiler.encode(image, tmp_path / "latents.npy", weights="photo", tile_size_px=128)
+    assert report.shape == (21, 35, 4)
+    found = np.load(tmp_path / "latents.npy")
+    assert (found.shape, found.dtype) == ((1, 4, 21, 35), np.float32)
+    continued = np.pad(image, ((0, 3), (0, 7), (0, 0)), mode="edge")
+    expected = build_whole_image_model(*_network_and_tensors("encoder")).predict_on_batch(continued[None])[0]
+    assert np.abs(found[0].transpose(1, 2, 0) - expected).max() <= 2e-5 * np.ptp(expected)
+
+
+def test_a_lazy_image_decodes_only_what_is_touched(latents, monkeypatch, tmp_path):
+    source = latents(50, 60)
+    tiler.decode(source, tmp_path / "image.npy", weights="photo", tile_size_px=128)
+    run, touched = api.run_tile, []
+    monkeypatch.setattr(
+        api, "run_tile", lambda tile, *rest: touched.append((tile.row, tile.column)) or run(tile, *rest)
+    )
+    lazy = tiler.decode_lazily(source, weights="photo", tile_size_px=128)
+    assert lazy.shape == (400, 480, 3)
+    assert lazy.chunks[0] == (128, 128, 128, 16)
+    assert touched == []
+    part = lazy[130:260, 10:20].compute()
+    np.testing.assert_array_equal(part, np.load(tmp_path / "image.npy")[130:260, 10:20])
+    assert sorted(touched) == [(1, 0), (2, 0)]
+
+
+def test_a_failed_run_leaves_nothing_behind(tmp_path, latents):
+    source = latents(40, 40)
+    source[39, 39, 0] = np.nan
+    for name in ("image.tif", "image.npy"):
+        with pytest.raises(tiler.InputError, match="row 39, column 39"):
+            tiler.decode(source, tmp_path / name, weights="photo", tile_size_px=128)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_run_keeps_the_old_output(tmp_path, latents):
+    output = tmp_path / "image.tif"
+    output.write_bytes(b"precious")
+    with pytest.raises(tiler.OutputExistsError):
+        tiler.decode(latents(5, 5), output, weights="photo")
+    with pytest.raises(tiler.InputError):
+        tiler.decode(np.full((5, 5, 4), np.inf, np.float32), output, weights="photo", overwrite=True)
+    assert output.read_bytes() == b"precious"
+    tiler.decode(latents(5, 5), output, weights="photo", overwrite=True)
+    assert tifffile.imread(output).shape == (40, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_size_px": 1000, "file_tile_px": 512}, "tile=1000 px, TIFF tile=512 px"),
+        ({"tile_size_px": 1001}, "multiple of 8 px"),
+        ({"tile_size_px": 0}, "multiple of 8 px"),
+        ({"workers": 0}, "workers=0"),
+        ({"upscale": 0}, "scale"),
+        ({"compression": "zip"}, "compression=zip"),
+        ({"quality": 101}, "quality=101"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_any_work(tmp_path, latents, monkeypatch, options, message):
+    monkeypatch.setattr(api, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(tiler.OptionError, match=message):
+        tiler.decode(latents(5, 5), tmp_path / "image.tif", weights="photo", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_public_name_exists():
+    assert sorted(tiler.__all__) == tiler.__all__
+    assert all(hasattr(tiler, name) for name in tiler.__all__)
+
+
+PEAK = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from conftest import RepeatModel
+from tiler import api, decode
+api.load_model = lambda *_: RepeatModel()
+side = int(sys.argv[1])
+decode(np.zeros((1, 1, 4), np.float32), sys.argv[2], weights="photo", upscale=side // 8, workers=4)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("name", ["image.tif", "image.npy"])
+def test_memory_is_flat(tmp_path, request, name):
+    """16 and 64 megapixels, with a stand-in decoder: what it leaves out does not grow with the image."""
+    script = PEAK.format(tests=str(request.path.parent))
+
+    def peak(side):
+        command = [sys.executable, "-c", script, str(side), str(tmp_path / f"{side}-{name}")]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    small, large = peak(4096), peak(8192)
+    assert large < 1.1 * small

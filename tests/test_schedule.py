@@ -1,0 +1,146 @@
+"""The graph with a stand-in decoder: pixels, pyramid and order do not depend on who runs it."""
+
+import threading
+
+import numpy as np
+import pytest
+from conftest import RepeatModel, run_serially
+
+from taesd_core.network import Network
+from tiler.array_source import ArraySource
+from tiler.engine import run_tile
+from tiler.errors import InputError, TileError
+from tiler.plan import Plan
+from tiler.pyramid import halve, level_shapes
+from tiler.schedule import build_graph, run_plan
+from tiler.sink import Sink
+
+DECODER = Network.decoder(4)
+
+
+class ArraySink(Sink):
+    """Keeps what is written, and counts that each pixel is written once."""
+
+    def __init__(self, height, width, smallest=None):
+        self.levels = level_shapes(height, width, smallest) if smallest else [(height, width)]
+        self.arrays = [np.zeros((*shape, 3), np.uint8) for shape in self.levels]
+        self.times = [np.zeros(shape, int) for shape in self.levels]
+
+    def write(self, level, window, pixels):
+        self.arrays[level][window.slices] = pixels
+        self.times[level][window.slices] += 1
+
+    def close(self):
+        pass
+
+
+def start(latents, height, width, core, smallest=None):
+    source = latents(height, width)
+    plan = Plan(DECODER, height, width, core)
+    model = RepeatModel()
+    return (
+        plan,
+        source,
+        lambda tile: run_tile(tile, ArraySource(source, 4), model),
+        ArraySink(height * 8, width * 8, smallest),
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("height", "width", "core"), [(1, 1, 16), (37, 50, 8), (64, 64, 16), (33, 5, 16), (20, 90, 32)]
+)
+def test_every_level_is_the_whole_image_halved(latents, height, width, core, workers):
+    plan, source, run, sink = start(latents, height, width, core, smallest=32)
+    run_plan(plan, run, sink, workers=workers)
+    expected = run_serially(plan, RepeatModel(), source)
+    for level, array in enumerate(sink.arrays):
+        np.testing.assert_array_equal(array, expected, err_msg=f"level {level}")
+        assert (sink.times[level] == 1).all()
+        expected = halve(expected)
+    assert max(sink.levels[-1]) <= 32
+
+
+def test_without_a_pyramid_there_are_only_leaves(latents):
+    plan, source, run, sink = start(latents, 40, 50, 16)
+    graph, roots = build_graph(plan, run, sink)
+    assert len(graph) == len(roots) == plan.n_tiles
+    run_plan(plan, run, sink, workers=2)
+    np.testing.assert_array_equal(sink.arrays[0], run_serially(plan, RepeatModel(), source))
+
+
+def test_few_quarters_are_held_whatever_the_size(latents):
+    """Depth first: a level that waited for all of the one below it would hold hundreds."""
+    import dask.threaded
+
+    alive = most = 0
+    lock = threading.Lock()
+    plan, _, _, sink = start(latents, 64, 64, 2, smallest=16)
+    graph, roots = build_graph(plan, lambda tile: np.zeros((16, 16, 3), np.uint8), sink)
+
+    class Held(np.ndarray):
+        def __del__(self):
+            nonlocal alive
+            with lock:
+                alive -= 1
+
+    def hold(function, *arguments):
+        nonlocal alive, most
+        quarter = function(*arguments)
+        if quarter is None:
+            return None
+        held = np.array(quarter).view(Held)
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return held
+
+    graph = {key: (hold, *task) for key, task in graph.items()}
+    dask.threaded.get(graph, roots, num_workers=4)
+    assert plan.n_tiles == 1024
+    assert 4 <= most <= 40
+
+
+def test_progress_counts_tiles_and_pixels(latents):
+    plan, _, run, sink = start(latents, 30, 30, 16)
+    told = []
+    run_plan(plan, run, sink, workers=3, progress=lambda *counts: told.append(counts))
+    assert [counts[:2] for counts in told] == [(n, 4) for n in range(1, 5)]
+    assert told[-1][2] == 240 * 240
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_named_with_its_place(latents, value):
+    plan, source, run, sink = start(latents, 40, 40, 16)
+    source[39, 3, 2] = value
+    with pytest.raises(InputError, match=r"row 39, column 3, channel 2 \(tile \d, \d: rows"):
+        run_plan(plan, run, sink, workers=2)
+
+
+def test_a_failing_tile_is_named_and_its_cause_is_chained(latents):
+    plan, source, _, sink = start(latents, 40, 40, 16)
+
+    def fail(window, borders):
+        raise MemoryError("no more")
+
+    with pytest.raises(TileError, match=r"Tile \d, \d failed \(rows \d+:\d+, columns \d+:\d+\): no more") as caught:
+        run_plan(plan, lambda tile: run_tile(tile, ArraySource(source, 4), fail), sink, workers=1)
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_tiles_in_flight_have_ended_when_the_failure_is_raised(latents):
+    plan, _, run, sink = start(latents, 64, 64, 8)
+    running = set()
+
+    def fail_one(tile):
+        running.add(threading.get_ident())
+        try:
+            if tile.row == 1:
+                raise MemoryError
+            return run(tile)
+        finally:
+            running.discard(threading.get_ident())
+
+    with pytest.raises(MemoryError):
+        run_plan(plan, fail_one, sink, workers=4)
+    assert not running

@@ -1,0 +1,31 @@
+"""Decode huge latents of diffusion models into huge images, tile by tile, exactly.
+
+>>> import tiler
+>>> tiler.decode("latents.npy", "image.tif", weights="taesd_decoder.safetensors")  # doctest: +SKIP
+
+Importing this package is cheap; TensorFlow, dask and tifffile are loaded when they are used.
+"""
+
+from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode
+from tiler.errors import InputError, OptionError, OutputExistsError, TileError, TilerError
+from tiler.plan import Plan
+from tiler.source import Source
+from tiler.window import Span, Window
+
+__all__ = [
+    "InputError",
+    "OptionError",
+    "OutputExistsError",
+    "Plan",
+    "Report",
+    "Source",
+    "Span",
+    "TileError",
+    "TilerError",
+    "Window",
+    "decode",
+    "decode_lazily",
+    "encode",
+    "plan_decode",
+    "plan_encode",
+]

@@ -1,0 +1,340 @@
+"""The public calls: where source, plan, model and sink are put together, and nowhere else."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taesd_core.checkpoint import CheckpointError, Part, load_checkpoint
+from taesd_core.network import Network
+from taesd_core.variants import find_weights
+from tiler.edges import EdgePadded
+from tiler.engine import run_tile
+from tiler.errors import InputError, OptionError
+from tiler.model import Model
+from tiler.npy_sink import NpySink
+from tiler.plan import Plan
+from tiler.schedule import Progress, run_plan
+from tiler.sink import Sink, check_output
+from tiler.source import Source
+from tiler.sources import Openable, open_image, open_latents
+from tiler.tiff_sink import Compression, TiffSink
+from tiler.upscale import Upscaled
+
+if TYPE_CHECKING:
+    import dask.array
+
+PathLike = str | os.PathLike[str]
+
+DECODE_TILE_PX = 1024
+ENCODE_TILE_PX = 2048
+"""Larger than for decoding: an encoder's costly layers are those with the widest context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a finished job has done."""
+
+    path: Path
+    """The file."""
+    shape: tuple[int, int, int]
+    """(height, width, channels) of what it holds."""
+    n_levels: int
+    """Levels of its pyramid; 1 without one."""
+    n_tiles: int
+    """Tiles decoded."""
+    size_bytes: int
+    """Of the file."""
+    seconds: float
+    """From the call to the complete file, loading included."""
+
+
+def decode(
+    latents: Openable,
+    output: PathLike,
+    *,
+    weights: PathLike,
+    upscale: int = 1,
+    tile_size_px: int = DECODE_TILE_PX,
+    workers: int | None = None,
+    compression: Compression = "deflate",
+    quality: int = 90,
+    file_tile_px: int | None = None,
+    pyramid: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Decode latents to an image file, tile by tile, to the pixels of decoding the whole image at once.
+
+    Args:
+        latents: a ``.npy`` file, an 8-bit RGBA PNG, an array or a source; (1, channels, h, w), (channels, h, w) or
+            (h, w, channels) floats, about [-3, 3], as a diffusion pipeline's ``output_type="latent"`` gives them.
+        output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF) or ``.npy`` (height, width, 3) uint8.
+        weights: the decoder, a ``.safetensors`` file or a name such as "photo".
+        upscale: enlarge the latents so many times first, by bicubic interpolation of each window.
+        tile_size_px: side of a tile in px of the image; a multiple of 8 and of ``file_tile_px``.
+        workers: threads that read, compress and write while one tile is decoded; at most so many tiles are held.
+        compression: of a TIFF: "deflate" (lossless), "jpeg" or "none".
+        quality: of JPEG tiles, 1 to 100.
+        file_tile_px: side of the TIFF's own tiles; by default the largest power of 2 up to 512 (1024 for huge images)
+            that divides the tile.
+        pyramid: whether a TIFF gets reduced levels for viewers.
+        overwrite: whether an existing output may be replaced.
+        progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: latents or weights cannot be used.
+        OptionError: an option is out of its range.
+        OutputExistsError: the output exists and ``overwrite`` is false.
+        TileError: a tile failed; no file is left.
+
+    Example:
+        >>> import tiler
+        >>> tiler.decode("latents.npy", "image.tif", weights="taesd_decoder.safetensors")  # doctest: +SKIP
+    """
+    started = time.monotonic()
+    output = Path(output)
+    kind = _check_kind(output, (".tif", ".tiff", ".npy"))
+    check_output(output, overwrite=overwrite)
+    checkpoint = _find_checkpoint(weights, "decoder")
+    source = _open_latents(latents, _read_network(checkpoint, "decoder"), upscale)
+    plan = _make_plan(source, _read_network(checkpoint, "decoder"), tile_size_px)
+    n_workers = _count_workers(workers)
+    if kind == ".npy":
+        sink: Sink = NpySink(output, plan.output_shape, np.uint8, overwrite=overwrite)
+    else:
+        sink = TiffSink(
+            output,
+            plan.output_shape,
+            compression=compression,
+            quality=quality,
+            file_tile_px=choose_file_tile(plan, file_tile_px),
+            pyramid=pyramid,
+            overwrite=overwrite,
+        )
+    return _run(plan, source, partial(load_model, checkpoint, "decoder"), sink, n_workers, progress, started)
+
+
+def encode(
+    image: Openable,
+    latents: PathLike,
+    *,
+    weights: PathLike,
+    tile_size_px: int = ENCODE_TILE_PX,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Encode an image to latents, tile by tile, to the values of encoding the whole image at once.
+
+    An image whose sides are no multiples of 8 is continued to the next multiple by its last row and column.
+
+    Args:
+        image: a picture that Pillow opens, a ``.npy`` file, an array or a source; (height, width, 3), uint8 or
+            floats in [0, 1].
+        latents: the ``.npy`` file to write, (1, channels, h, w) float32 as diffusion pipelines have them.
+        weights: the encoder, a ``.safetensors`` file or a name such as "photo".
+        tile_size_px: side of a tile in px of the image, a multiple of 8.
+        workers: threads that read and write while one tile is encoded.
+        overwrite: whether an existing output may be replaced.
+        progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: image or weights cannot be used.
+        OptionError: an option is out of its range.
+        OutputExistsError: the output exists and ``overwrite`` is false.
+        TileError: a tile failed; no file is left.
+    """
+    started = time.monotonic()
+    latents = Path(latents)
+    _check_kind(latents, (".npy",))
+    check_output(latents, overwrite=overwrite)
+    checkpoint = _find_checkpoint(weights, "encoder")
+    network = _read_network(checkpoint, "encoder")
+    source = EdgePadded(open_image(image), network.scale_in)
+    plan = _make_plan(source, network, tile_size_px)
+    n_workers = _count_workers(workers)
+    sink = NpySink(latents, plan.output_shape, np.float32, channels_first=True, overwrite=overwrite)
+    return _run(plan, source, partial(load_model, checkpoint, "encoder"), sink, n_workers, progress, started)
+
+
+def decode_lazily(
+    latents: Openable, *, weights: PathLike, upscale: int = 1, tile_size_px: int = DECODE_TILE_PX
+) -> "dask.array.Array":
+    """Return the decoded image as a dask array, a chunk per tile; nothing is decoded until it is computed.
+
+    Args:
+        latents: as for ``decode``; a file is opened when a chunk is computed.
+        weights: as for ``decode``.
+        upscale: as for ``decode``.
+        tile_size_px: side of a chunk in px of the image.
+
+    Returns:
+        (height, width, 3) uint8; slicing it decodes only the tiles that it touches.
+
+    Raises:
+        InputError: latents or weights cannot be used.
+        OptionError: an option is out of its range.
+    """
+    import dask.array
+
+    checkpoint = _find_checkpoint(weights, "decoder")
+    network = _read_network(checkpoint, "decoder")
+    source = _open_latents(latents, network, upscale)
+    plan = _make_plan(source, network, tile_size_px)
+
+    def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
+        return run_tile(plan.tile(*block_id[:2]), source, load_model(checkpoint, "decoder"))
+
+    chunks = (
+        tuple(len(each.core) * plan.network.scale_out for each in plan.rows),
+        tuple(len(each.core) * plan.network.scale_out for each in plan.columns),
+        (plan.output_shape[2],),
+    )
+    # A name of our own, or dask hashes the source to make one.
+    return dask.array.map_blocks(
+        decode_chunk,
+        chunks=chunks,
+        dtype=np.uint8,
+        meta=np.empty((0, 0, 0), np.uint8),
+        name=f"decode-{uuid4().hex}",
+    )
+
+
+def plan_decode(latents: Openable, *, channels: int = 4, upscale: int = 1, tile_size_px: int = DECODE_TILE_PX) -> Plan:
+    """Return the plan of decoding latents with ``channels`` channels, without weights or TensorFlow.
+
+    Raises:
+        InputError: the latents cannot be used.
+        OptionError: an option is out of its range.
+    """
+    network = Network.decoder(channels)
+    return _make_plan(_open_latents(latents, network, upscale), network, tile_size_px)
+
+
+def plan_encode(image: Openable, *, channels: int = 4, tile_size_px: int = ENCODE_TILE_PX) -> Plan:
+    """Return the plan of encoding an image to latents with ``channels`` channels, without weights or TensorFlow.
+
+    Raises:
+        InputError: the image cannot be used.
+        OptionError: an option is out of its range.
+    """
+    network = Network.encoder(channels)
+    return _make_plan(EdgePadded(open_image(image), network.scale_in), network, tile_size_px)
+
+
+def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
+    """Return the side of a TIFF's tiles, px: the one that is asked for, or one that suits the plan.
+
+    Raises:
+        OptionError: tiles of this size do not fill the plan's tiles.
+    """
+    if file_tile_px is None:
+        # libvips refuses more than about 2.6 million tiles in a level.
+        most = 1024 if max(plan.output_shape) > 800_000 else 512
+        file_tile_px = math.gcd(plan.tile_px, most)
+    if file_tile_px < 1 or plan.tile_px % file_tile_px or file_tile_px % 16:
+        raise OptionError(
+            f"Tiles do not consist of whole TIFF tiles: tile={plan.tile_px} px, TIFF tile={file_tile_px} px. The TIFF "
+            "tile must be a multiple of 16 px and divide the tile. Change --tile-size or --file-tile."
+        )
+    return file_tile_px
+
+
+def load_model(checkpoint: Path, part: Part) -> Model:
+    """Load a model, once: the same file gives the same model again, compiled steps included."""
+    status = checkpoint.stat()
+    return _load_model(checkpoint, part, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=2)
+def _load_model(path: Path, part: Part, mtime_ns: int, size_bytes: int) -> Model:
+    from taesd_core.window_model import WindowModel
+
+    checkpoint = load_checkpoint(path, part)
+    return WindowModel(checkpoint.network, checkpoint.tensors, output="uint8" if part == "decoder" else "float32")
+
+
+def _run(
+    plan: Plan,
+    source: Source,
+    load: Callable[[], Model],
+    sink: Sink,
+    workers: int,
+    progress: Progress | None,
+    started: float,
+) -> Report:
+    try:
+        model = load()
+        run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=workers, progress=progress)
+        sink.commit()
+    except BaseException:
+        sink.discard()
+        raise
+    return Report(
+        sink.path,
+        plan.output_shape,
+        len(sink.levels),
+        plan.n_tiles,
+        sink.path.stat().st_size,
+        time.monotonic() - started,
+    )
+
+
+def _find_checkpoint(weights: PathLike, part: Part) -> Path:
+    try:
+        return find_weights(weights, part)
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
+
+
+def _read_network(checkpoint: Path, part: Part) -> Network:
+    try:
+        return load_checkpoint(checkpoint, part).network
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"Cannot read the weights: weights={checkpoint} ({error.strerror}).") from error
+
+
+def _open_latents(latents: Openable, network: Network, upscale: int) -> Source:
+    source = open_latents(latents, network.channels_in)
+    return source if upscale == 1 else Upscaled(source, upscale)
+
+
+def _make_plan(source: Source, network: Network, tile_size_px: int) -> Plan:
+    height, width, _ = source.shape
+    scale = max(network.scale_in, network.scale_out)
+    if tile_size_px < scale or tile_size_px % scale:
+        raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
+    return Plan(network, height // network.scale_in, width // network.scale_in, tile_size_px // scale)
+
+
+def _count_workers(workers: int | None) -> int:
+    if workers is None:
+        # One tile is decoded at a time, on all cores; a few others are read or compressed meanwhile.
+        return max(2, min(os.cpu_count() or 2, 8))
+    if workers < 1:
+        raise OptionError(f"No worker: workers={workers}. Use 1 or more.")
+    return workers
+
+
+def _check_kind(path: Path, kinds: tuple[str, ...]) -> str:
+    kind = path.suffix.lower()
+    if kind not in kinds:
+        raise OptionError(f"No such kind of output: path={path}. The name must end in {', '.join(kinds)}.")
+    return kind
