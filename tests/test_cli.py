@@ -1,0 +1,457 @@
+"""The command line: its words, one line per failure, and nothing left behind."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from taesd_core.variants import find_weights
+from tiler import api
+from tiler.cli import main
+from tiler.errors import TileError
+from tiler.summary import format_bytes
+
+ROOT = str(Path(__file__).parents[1])
+SIGNATURES = {"decode": inspect.signature(api.decode), "encode": inspect.signature(api.encode)}
+PLANS = ("plan {}", "decode {} x.tif --weights photo --dry-run")
+HEAVY = ("tensorflow", "keras", "dask", "tifffile", "PIL")
+
+
+def run(*args):
+    """Run a command line; an exception that gets out of it is a failure of the test."""
+    result = CliRunner().invoke(main, [str(each) for each in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run_process(*args):
+    """Run a command line as people do, in the current folder."""
+    command = [sys.executable, "-m", "tiler", *args]
+    environment = os.environ | {"PYTHONPATH": ROOT}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def fails(result, code, *words):
+    """Check the exit code, and that standard error has one line with all of ``words`` and nothing else."""
+    lines = result.stderr.splitlines()
+    assert (result.exit_code, len(lines)) == (code, 1), result.stderr
+    assert lines[0].startswith("tiler: ")
+    for word in words:
+        assert word in lines[0]
+    assert result.stdout == ""
+    return True
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, latents):
+    """The current folder, with good latents and a good image in it."""
+    monkeypatch.chdir(tmp_path)
+    np.save("good.npy", latents(6, 9).transpose(2, 0, 1)[None])
+    Image.fromarray((latents(41, 56, channels=3) * 40 + 120).astype(np.uint8)).save("good.png")
+    return tmp_path
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*")}
+
+
+# ------------------------------------------------------------------------------------------------------ words
+
+
+WORDS = {
+    "decode": "--weights --upscale --tile-size --workers --compression --quality --file-tile --pyramid --no-pyramid "
+    "--overwrite --dry-run --quiet",
+    "encode": "--weights --tile-size --workers --overwrite --dry-run --quiet",
+    "plan": "--upscale --tile-size --file-tile",
+    "demo": "--megapixels --overwrite --quiet",
+}
+
+
+@pytest.mark.parametrize("command", WORDS)
+def test_the_words_are_these_and_the_help_says_them(command):
+    options = [param for param in main.commands[command].params if param.param_type_name == "option"]
+    assert sorted(word for param in options for word in param.opts + param.secondary_opts) == sorted(
+        WORDS[command].split()
+    )
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    for word in WORDS[command].split():
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize("command", ["decode", "encode"])
+def test_the_help_warns_of_the_photo_weights(command):
+    assert re.search(r"photo is not\s+Stable\s+Diffusion\s+compatible", run(command, "--help").stdout)
+
+
+def test_without_a_command_it_shows_the_help():
+    result = run()
+    assert result.exit_code == 0
+    assert all(command in result.stdout for command in WORDS)
+
+
+def test_the_version_is_shown():
+    result = run("--version")
+    assert result.exit_code == 0
+    assert re.match(r"tiler (\d+\.\d+|of unknown version)", result.stdout)
+
+
+# ------------------------------------------------------------------------------------------------------ light
+
+
+def test_import_and_help_and_plan_load_nothing_heavy(folder):
+    script = f"""
+import sys
+sys.path.insert(0, {ROOT!r})
+def check(what):
+    loaded = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not loaded, (what, loaded)
+import tiler
+check("import tiler")
+import tiler.cli
+check("import tiler.cli")
+for words in (["--help"], ["decode", "--help"], ["demo", "--help"], ["plan", "good.npy"]):
+    try:
+        tiler.cli.main(words)
+    except SystemExit as end:
+        assert end.code == 0, words
+    check(words)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+# ------------------------------------------------------------------------------------------------- what works
+
+
+def test_decode_writes_the_image_and_says_so(folder):
+    result = run("decode", "good.npy", "image.tif", "--weights", "photo", "--tile-size", 32, "--file-tile", 16)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 1
+    for word in ("image.tif", "48 × 72 × 3", "4 levels", "6 tiles", format_bytes(contents(folder)["image.tif"])):
+        assert word in result.stdout
+    assert re.search(r"in \d+\.\d s; peak memory \d.* [MG]B$", result.stdout)
+    with tifffile.TiffFile("image.tif") as tiff:
+        assert [level.shape for level in tiff.series[0].levels] == [(48, 72, 3), (24, 36, 3), (12, 18, 3), (6, 9, 3)]
+    assert set(contents(folder)) == {"good.npy", "good.png", "image.tif"}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Record the calls of the library instead of running them."""
+    recorded = {}
+
+    def record(name):
+        def call(*args, **kwargs):
+            recorded[name] = ([str(each) for each in args], kwargs)
+            raise TileError("stop here")
+
+        return call
+
+    for name in ("decode", "encode"):
+        monkeypatch.setattr(api, name, record(name))
+    return recorded
+
+
+def test_options_reach_the_library(folder, calls):
+    options = ["--tile-size", "160", "--workers", "3", "--overwrite", "--quiet", "--weights", "w.safetensors"]
+    run("encode", "a", "b", *options)
+    run(
+        "decode",
+        "a",
+        "b",
+        *options,
+        *["--upscale", "5", "--compression", "jpeg", "--quality", "77", "--file-tile", "80"],
+    )
+    common = {"weights": "w.safetensors", "tile_size_px": 160, "workers": 3, "overwrite": True, "progress": None}
+    assert calls["encode"] == (["a", "b"], common)
+    assert calls["decode"] == (
+        ["a", "b"],
+        common | {"upscale": 5, "compression": "jpeg", "quality": 77, "file_tile_px": 80, "pyramid": True},
+    )
+    run("decode", "a", "b", *options, "--no-pyramid")
+    assert calls["decode"][1]["pyramid"] is False
+
+
+@pytest.mark.parametrize("command", ["decode", "encode"])
+def test_defaults_are_those_of_the_library(folder, command, calls):
+    parameters = SIGNATURES[command].parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    run(command, "a", "b", "--weights", "w")
+    assert calls[command][1] == defaults | {"weights": "w"}
+
+
+def test_encode_writes_latents_that_decode_reads(folder):
+    result = run("encode", "good.png", "latents.npy", "--weights", "photo")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "latents.npy: 6 × 7 × 4" in result.stdout
+    assert np.load("latents.npy").shape == (1, 4, 6, 7)
+    assert run("decode", "latents.npy", "again.npy", "--weights", "photo").exit_code == 0
+    assert np.load("again.npy").shape == (48, 56, 3)
+
+
+def test_quiet_says_nothing(folder):
+    result = run("decode", "good.npy", "image.npy", "--weights", "photo", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert "image.npy" in contents(folder)
+
+
+def test_the_report_goes_to_standard_output_and_no_bar_is_drawn_where_nobody_watches(folder):
+    result = run_process("plan", "good.npy")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "72" in result.stdout
+    assert "48" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["plan", "good.npy"], ["decode", "good.npy", "x.tif", "--weights", "photo", "--dry-run"]]
+)
+def test_plans_follow_their_options_and_write_nothing(folder, words):
+    before = contents(folder)
+    first = run(*words)
+    larger = run(*words, "--upscale", 4)
+    smaller_tiles = run(*words, "--tile-size", 16)
+    for result in (first, larger, smaller_tiles):
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout
+    assert len({first.stdout, larger.stdout, smaller_tiles.stdout}) == 3
+    assert contents(folder) == before
+
+
+def test_dry_run_of_encode_writes_nothing(folder):
+    before = contents(folder)
+    result = run("encode", "good.png", "latents.npy", "--weights", "photo", "--dry-run")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout
+    assert contents(folder) == before
+
+
+# ------------------------------------------------------------------------------------------------- what fails
+
+
+def _truncated():
+    Path("bad.npy").write_bytes(Path("good.npy").read_bytes()[:-7])
+
+
+def _pickled():
+    np.save("bad.npy", np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
+
+
+BAD_LATENTS = {
+    "missing": (lambda: None, "bad.npy"),
+    "empty file": (lambda: Path("bad.npy").touch(), "bad.npy"),
+    "no npy at all": (lambda: Path("bad.npy").write_bytes(b"GIF89a" * 9), "bad.npy"),
+    "truncated": (_truncated, "truncated"),
+    "pickled": (_pickled, "bad.npy"),
+    "wrong channels": (lambda: np.save("bad.npy", np.zeros((1, 5, 6, 7), np.float32)), "(1, 5, 6, 7)"),
+    "zero-sized": (lambda: np.save("bad.npy", np.zeros((1, 4, 0, 7), np.float32)), "(1, 4, 0, 7)"),
+    "NaN": (lambda: np.save("bad.npy", np.full((1, 4, 6, 7), np.nan, np.float32)), "NaN"),
+    "Inf": (lambda: np.save("bad.npy", np.full((1, 4, 6, 7), np.inf, np.float32)), "Inf"),
+    "whole numbers": (lambda: np.save("bad.npy", np.zeros((1, 4, 6, 7), np.int64)), "int64"),
+    "a folder": (lambda: Path("bad.npy").mkdir(), "older"),
+}
+
+
+@pytest.mark.parametrize("output", ["image.tif", "image.npy"])
+@pytest.mark.parametrize("case", BAD_LATENTS)
+def test_bad_latents_are_one_line_and_exit_code_3(folder, case, output):
+    spoil, word = BAD_LATENTS[case]
+    spoil()
+    before = contents(folder)
+    assert fails(run("decode", "bad.npy", output, "--weights", "photo"), 3, word)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("case", [case for case in BAD_LATENTS if case not in ("NaN", "Inf")])
+@pytest.mark.parametrize(
+    "words", [["plan", "bad.npy"], ["decode", "bad.npy", "x.tif", "--weights", "photo", "--dry-run"]]
+)
+def test_a_plan_refuses_what_a_decode_would(folder, case, words):
+    spoil, word = BAD_LATENTS[case]
+    spoil()
+    assert fails(run(*words), 3, word)
+
+
+@pytest.mark.parametrize("image", ["missing.png", "good.npy", "text.png"])
+def test_bad_images_are_one_line_and_exit_code_3(folder, image):
+    (folder / "text.png").write_text("not an image")
+    before = contents(folder)
+    assert fails(run("encode", image, "out.npy", "--weights", "photo"), 3, image)
+    assert contents(folder) == before
+
+
+def _change_weights(change):
+    tensors = load_file(find_weights("photo", "decoder"))
+    change(tensors)
+    save_file(tensors, "bad.safetensors")
+
+
+BAD_WEIGHTS = {
+    "missing file": (lambda: None, "bad.safetensors"),
+    "no safetensors at all": (lambda: Path("bad.safetensors").write_bytes(b"\x80\x04pickle" * 9), "bad.safetensors"),
+    "missing tensor": (lambda: _change_weights(lambda each: each.pop("7.weight")), "7.weight"),
+    "extra tensor": (lambda: _change_weights(lambda each: each.update(more=np.zeros(3, np.float32))), "more"),
+    "misshapen tensor": (
+        lambda: _change_weights(lambda each: each.update({"12.weight": np.zeros((64, 64, 1, 1), np.float32)})),
+        "12.weight",
+    ),
+    "the encoder": (
+        lambda: save_file(load_file(find_weights("photo", "encoder")), "bad.safetensors"),
+        "encoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_bad_weights_are_one_line_and_exit_code_3(folder, case):
+    spoil, word = BAD_WEIGHTS[case]
+    spoil()
+    before = contents(folder)
+    assert fails(run("decode", "good.npy", "image.tif", "--weights", "bad.safetensors"), 3, word)
+    assert contents(folder) == before
+
+
+def test_an_unknown_name_of_weights_is_told_the_known_ones(folder):
+    assert fails(run("decode", "good.npy", "image.tif", "--weights", "foto"), 3, "foto", "photo")
+
+
+@pytest.mark.parametrize("words", [["decode", "good.npy", "x.tif"], ["encode", "good.png", "x.npy"]])
+def test_weights_must_be_asked_for(folder, words):
+    before = contents(folder)
+    assert fails(run(*words), 2, "--weights", ".safetensors", "--weights photo", "not Stable Diffusion compatible")
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["decode", "good.npy", "there.tif", "--weights", "photo"],
+        ["decode", "good.npy", "there.tif", "--weights", "photo", "--dry-run"],
+        ["encode", "good.png", "there.npy", "--weights", "photo"],
+        ["encode", "good.png", "there.npy", "--weights", "photo", "--dry-run"],
+        ["demo", "there.tif"],
+    ],
+    ids=" ".join,
+)
+def test_an_existing_output_is_kept(folder, words):
+    for name in ("there.tif", "there.npy"):
+        (folder / name).write_bytes(b"precious")
+    before = contents(folder)
+    result = run(*words)
+    assert result.exit_code == 4
+    assert "there." in result.stderr
+    assert "--overwrite" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert contents(folder) == before
+    assert (folder / "there.tif").read_bytes() == (folder / "there.npy").read_bytes() == b"precious"
+
+
+def test_overwrite_replaces_the_output_but_not_before_the_new_one_is_complete(folder):
+    (folder / "there.npy").write_bytes(b"precious")
+    np.save("bad.npy", np.full((1, 4, 6, 7), np.nan, np.float32))
+    assert fails(run("decode", "bad.npy", "there.npy", "--weights", "photo", "--overwrite"), 3, "NaN")
+    assert (folder / "there.npy").read_bytes() == b"precious"
+    assert run("decode", "good.npy", "there.npy", "--weights", "photo", "--overwrite").exit_code == 0
+    assert np.load("there.npy").shape == (48, 72, 3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--bogus",
+        "bogus",
+        "decode",
+        "decode good.npy",
+        "decode good.npy x.tif --weights photo --upscale many",
+        "decode good.npy x.tif --weights photo --upscale 0",
+        "decode good.npy x.tif --weights photo --tile-size 100",
+        "decode good.npy x.tif --weights photo --tile-size 0",
+        "decode good.npy x.tif --weights photo --tile-size -64",
+        "decode good.npy x.tif --weights photo --workers 0",
+        "decode good.npy x.tif --weights photo --compression zip",
+        "decode good.npy x.tif --weights photo --compression jpeg --quality 0",
+        "decode good.npy x.tif --weights photo --file-tile 100",
+        "decode good.npy x.jpg --weights photo",
+        "decode good.npy x --weights photo",
+        "encode good.png x.tif --weights photo",
+        "encode good.png x.npy --weights photo --tile-size 12",
+        "plan good.npy --tile-size 12",
+        "plan good.npy --file-tile 48",
+        "plan good.npy --upscale -1",
+        "demo x.tif --megapixels 0",
+        "demo x.tif --megapixels nan",
+        "demo x.tif --megapixels inf",
+        "demo x.jpg --megapixels 0.01",
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(folder, words):
+    before = contents(folder)
+    assert fails(run(*words.split()), 2)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("output", ["no-such-folder/x.tif", "a-folder.tif"])
+def test_an_output_that_cannot_be_made_is_refused(folder, output):
+    (folder / "a-folder.tif").mkdir()
+    assert fails(run("decode", "good.npy", output, "--weights", "photo"), 3, output)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (TileError("Tile 1, 2 failed:\n\n  something"), 6, "Tile 1, 2 failed: something"),
+        (MemoryError("cannot allocate 9 GB"), 6, "memory"),
+        (OSError(28, "No space left on device", "x.tif"), 6, "No space left on device: path=x.tif"),
+        (OSError("strange"), 6, "strange"),
+        (ZeroDivisionError("oh"), 1, "ZeroDivisionError"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+    ids=["tile", "memory", "full disk", "odd OSError", "our mistake", "interrupt"],
+)
+def test_what_happens_on_the_way_is_one_line(folder, monkeypatch, error, code, word):
+    def decode(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(api, "decode", decode)
+    result = run("decode", "good.npy", "x.tif", "--weights", "photo")
+    assert result.exit_code == code
+    lines = [line for line in result.stderr.splitlines() if line]  # after ^C, click ends the line with the bar
+    assert len(lines) == 1
+    assert word in lines[0]
+
+
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(folder):
+    result = run("--debug", "decode", "missing.npy", "x.tif", "--weights", "photo")
+    assert result.exit_code == 3
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("tiler: ")
+
+
+def test_a_real_process_fails_with_one_line(folder):
+    result = run_process("decode", "missing.npy", "x.tif", "--weights", "photo")
+    assert (result.returncode, result.stdout) == (3, "")
+    assert result.stderr.splitlines() == ["tiler: No such file: path=missing.npy. Check the name."]
+
+
+# ------------------------------------------------------------------------------------------------------- demo
+
+
+def test_the_demo_writes_a_pyramid_and_tells_how_good_it_is(folder):
+    before = contents(folder)
+    (folder / "demo.tif").write_bytes(b"an older one")
+    result = run("demo", "--megapixels", 0.1, "--overwrite")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert set(contents(folder)) == {*before, "demo.tif"}
+    assert "demo.tif: 256 × 384 × 3" in result.stdout
+    assert float(re.search(r"PSNR (\d+\.\d) dB", result.stdout)[1]) > 22
+    assert "QuPath" in result.stdout
+    assert "do not fit the latents of Stable Diffusion" in result.stdout

@@ -1,0 +1,232 @@
+"""The command line. It loads nothing heavy: TensorFlow, dask, tifffile and Pillow come with the work itself."""
+
+import logging
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tiler import options
+from tiler.failures import Group
+
+if TYPE_CHECKING:
+    from tiler.api import Report
+    from tiler.plan import Plan
+
+PATH = click.Path(path_type=Path)
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"tiler {version('taesd-tiler')}")
+        except PackageNotFoundError:
+            click.echo("tiler of unknown version, not installed")
+        context.exit()
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """Decode huge latents of diffusion models into huge images, tile by tile, exactly.
+
+    All sizes are in pixels of the image.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    # TensorFlow tells standard error about every CPU it meets; what goes wrong comes as an exception anyway.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+@main.command()
+@click.argument("latents", type=PATH)
+@click.argument("output", type=PATH)
+@options.weights
+@options.upscale
+@options.tile_size(1024)
+@options.workers
+@options.compression
+@options.quality
+@options.file_tile
+@options.pyramid
+@options.overwrite
+@options.dry_run
+@options.quiet
+def decode(
+    latents: Path,
+    output: Path,
+    weights: str,
+    upscale: int,
+    tile_size_px: int,
+    workers: int | None,
+    compression: Any,
+    quality: int,
+    file_tile_px: int | None,
+    pyramid: bool,
+    overwrite: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Decode LATENTS to the image OUTPUT.
+
+    LATENTS is a .npy file as diffusion pipelines give it, or a PNG of 8-bit latents. OUTPUT ends in .tif or .tiff
+    (a pyramidal BigTIFF) or .npy.
+    """
+    from tiler import api
+    from tiler.progress import show_progress
+
+    if dry_run:
+        _show_plan(api.plan_decode(latents, upscale=upscale, tile_size_px=tile_size_px), file_tile_px)
+        _check_output(output, overwrite)
+        return
+    with show_progress("Decoding", quiet=quiet) as progress:
+        report = api.decode(
+            latents,
+            output,
+            weights=weights,
+            upscale=upscale,
+            tile_size_px=tile_size_px,
+            workers=workers,
+            compression=compression,
+            quality=quality,
+            file_tile_px=file_tile_px,
+            pyramid=pyramid,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if not quiet:
+        click.echo(describe(report))
+
+
+@main.command()
+@click.argument("image", type=PATH)
+@click.argument("latents", type=PATH)
+@options.weights
+@options.tile_size(2048)
+@options.workers
+@options.overwrite
+@options.dry_run
+@options.quiet
+def encode(
+    image: Path,
+    latents: Path,
+    weights: str,
+    tile_size_px: int,
+    workers: int | None,
+    overwrite: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Encode IMAGE to LATENTS, a .npy file.
+
+    IMAGE is anything that Pillow opens, or a .npy file of (height, width, 3).
+    """
+    from tiler import api
+    from tiler.progress import show_progress
+
+    if dry_run:
+        click.echo(api.plan_encode(image, tile_size_px=tile_size_px).summary())
+        _check_output(latents, overwrite)
+        return
+    with show_progress("Encoding", quiet=quiet) as progress:
+        report = api.encode(
+            image,
+            latents,
+            weights=weights,
+            tile_size_px=tile_size_px,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if not quiet:
+        click.echo(describe(report))
+
+
+@main.command()
+@click.argument("latents", type=PATH)
+@options.upscale
+@options.tile_size(1024)
+@options.file_tile
+def plan(latents: Path, upscale: int, tile_size_px: int, file_tile_px: int | None) -> None:
+    """Show how LATENTS would be decoded; nothing is decoded."""
+    from tiler import api
+
+    _show_plan(api.plan_decode(latents, upscale=upscale, tile_size_px=tile_size_px), file_tile_px)
+
+
+@main.command()
+@click.argument("output", type=PATH, default=Path("demo.tif"))
+@options.megapixels
+@options.overwrite
+@options.quiet
+def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
+    """Draw a picture, encode it, decode it to the pyramidal TIFF OUTPUT (demo.tif), and compare the two.
+
+    It needs no network. Its weights are this project's own, not Stable Diffusion compatible.
+    """
+    from functools import partial
+
+    from tiler.demo import run_demo
+    from tiler.progress import show_progress
+
+    report = run_demo(output, megapixels=megapixels, overwrite=overwrite, show=partial(show_progress, quiet=quiet))
+    if quiet:
+        return
+    click.echo(describe(report.decoded))
+    click.echo(
+        f"A picture drawn for the occasion, encoded in {report.encoded.seconds:.0f} s and decoded again, tile by tile: "
+        f"PSNR {report.psnr_db:.1f} dB."
+    )
+    click.echo(
+        f"Look at {output} with QuPath, vipsdisp or another viewer of pyramidal TIFF; GIMP opens it as well.\n"
+        "The weights were photo, this project's own: they do not fit the latents of Stable Diffusion."
+    )
+
+
+def describe(report: "Report") -> str:
+    """Return one line that says what was written, how long it took, and the peak memory of this process."""
+    from tiler.summary import format_bytes
+
+    height, width, channels = report.shape
+    levels = f", {report.n_levels} levels" if report.n_levels > 1 else ""
+    tiles = "1 tile" if report.n_tiles == 1 else f"{report.n_tiles} tiles"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    return (
+        f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
+        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; "
+        f"peak memory {format_bytes(peak_bytes)}"
+    )
+
+
+def _show_plan(plan: "Plan", file_tile_px: int | None) -> None:
+    from tiler.api import choose_file_tile
+
+    if file_tile_px is not None:
+        choose_file_tile(plan, file_tile_px)
+    click.echo(plan.summary())
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    from tiler.sink import check_output
+
+    check_output(path, overwrite=overwrite)

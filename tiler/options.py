@@ -1,0 +1,60 @@
+"""The options of the command line: what each is called, and what the help says of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+_WEIGHTS_HELP = (
+    'A .safetensors file of TAESD weights, or the name "photo": weights of this project\'s own, for a trial. '
+    "photo is not Stable Diffusion compatible: it decodes only what it has encoded.  [required]"
+)
+
+
+def _ask_for_weights(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None and not context.resilient_parsing:
+        raise click.UsageError(
+            "Missing option --weights: name a .safetensors file of TAESD weights, or, for a trial, use "
+            "--weights photo (weights of this project's own; not Stable Diffusion compatible)."
+        )
+    return value
+
+
+def _option(*names: str, **attributes: Any) -> Decorator:
+    return click.option(*names, show_default=True, **attributes)
+
+
+def _number(*names: str, metavar: str, **attributes: Any) -> Decorator:
+    return _option(*names, metavar=metavar, type=int, **attributes)
+
+
+def tile_size(default: int) -> Decorator:
+    """Return --tile-size with a default of its own."""
+    return _number("--tile-size", "tile_size_px", metavar="PX", default=default, help="Side of a unit of work.")
+
+
+weights = _option("--weights", metavar="NAME|FILE", callback=_ask_for_weights, help=_WEIGHTS_HELP)
+upscale = _number("--upscale", metavar="N", default=1, help="Enlarge the latents N times first (bicubic).")
+workers = _number(
+    "--workers", metavar="N", help="Threads that read, compress and write.  [default: one a core, 2 to 8]"
+)
+compression = _option(
+    "--compression",
+    type=click.Choice(["deflate", "jpeg", "none"]),
+    default="deflate",
+    help="Of a TIFF; deflate is lossless.",
+)
+quality = _number("--quality", metavar="Q", default=90, help="Of --compression jpeg, 1 to 100.")
+file_tile = _number(
+    "--file-tile",
+    "file_tile_px",
+    metavar="PX",
+    help="Side of the tiles of the TIFF itself.  [default: what suits --tile-size, up to 512]",
+)
+pyramid = _option("--pyramid/--no-pyramid", default=True, help="Whether a TIFF gets smaller levels for viewers.")
+megapixels = _option("--megapixels", metavar="M", type=float, default=8.0, help="Size of the picture.")
+overwrite = _option("--overwrite", is_flag=True, help="Replace an existing output.")
+dry_run = _option("--dry-run", is_flag=True, help="Show the plan, check the output, and stop.")
+quiet = _option("--quiet", is_flag=True, help="No progress bar, no report; only errors.")
