@@ -4,7 +4,6 @@ A stage is traced once per combination of borders that occurs, at most nine time
 On TensorFlow height and width stay free, so no further tracing happens for other sizes.
 """
 
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -37,7 +36,8 @@ def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callabl
 
     @cache
     def program(borders: Borders) -> Any:
-        return tf.function(lambda x: stage(x, borders=borders), input_signature=[shape], autograph=False)
+        # The concrete function: its calls need not ask again whether they must trace.
+        return tf.function(lambda x: stage(x, borders=borders), autograph=False).get_concrete_function(shape)
 
     return program
 
@@ -58,8 +58,3 @@ def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
         return lambda x: compiled(variables, x)
 
     return program
-
-
-def quiet_tensorflow() -> None:
-    """Keep TensorFlow's notes on CPU features and missing CUDA libraries off the terminal, unless asked for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

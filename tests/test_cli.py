@@ -455,3 +455,14 @@ def test_the_demo_writes_a_pyramid_and_tells_how_good_it_is(folder):
     assert float(re.search(r"PSNR (\d+\.\d) dB", result.stdout)[1]) > 22
     assert "QuPath" in result.stdout
     assert "do not fit the latents of Stable Diffusion" in result.stdout
+
+
+def test_a_real_run_says_only_its_own_on_standard_error(folder, monkeypatch):
+    """In a process of its own: TensorFlow writes to the descriptor, which no runner sees."""
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    np.save("nan.npy", np.full((6, 9, 4), np.nan, np.float32))
+    done = run_process("decode", "nan.npy", "image.tif", "--weights", "photo")
+    assert done.returncode == 3
+    assert re.fullmatch(r"tiler: .*NaN.*\n", done.stderr)
+    done = run_process("decode", "good.npy", "image.tif", "--weights", "photo")
+    assert (done.returncode, done.stderr) == (0, "")

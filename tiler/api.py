@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taesd_core.checkpoint import CheckpointError, Part, load_checkpoint
+from taesd_core.load import load_window_model
 from taesd_core.network import Network
 from taesd_core.variants import find_weights
 from tiler.edges import EdgePadded
@@ -263,10 +264,7 @@ def load_model(checkpoint: Path, part: Part) -> Model:
 
 @lru_cache(maxsize=2)
 def _load_model(path: Path, part: Part, mtime_ns: int, size_bytes: int) -> Model:
-    from taesd_core.window_model import WindowModel
-
-    checkpoint = load_checkpoint(path, part)
-    return WindowModel(checkpoint.network, checkpoint.tensors, output="uint8" if part == "decoder" else "float32")
+    return load_window_model(path, part)
 
 
 def _run(

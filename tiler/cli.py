@@ -1,7 +1,5 @@
 """The command line. It loads nothing heavy: TensorFlow, dask, tifffile and Pillow come with the work itself."""
 
-import logging
-import os
 import resource
 import sys
 from pathlib import Path
@@ -52,9 +50,6 @@ def main(context: click.Context, debug: bool) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-    # TensorFlow tells standard error about every CPU it meets; what goes wrong comes as an exception anyway.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @main.command()
