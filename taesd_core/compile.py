@@ -6,13 +6,40 @@ On TensorFlow height and width stay free, so no further tracing happens for othe
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
+from taesd_core.network import STREAMS
 from taesd_core.stage import Borders, StageModel, Tensor
 
 CompiledStage = Callable[[Tensor, Borders], Tensor]
+
+
+class Execution(NamedTuple):
+    """How the pieces of a stage are run; see examples/benchmarks/README.md for the measurements."""
+
+    streams: int
+    """Pieces at a time."""
+    in_pieces: bool
+    """Whether a stage is cut into pieces at all."""
+
+
+def choose_execution() -> Execution:
+    """Return what suits the device: on a CPU pieces that fit its cache, on a GPU whole stages, which fill it best.
+
+    On a CPU two pieces at a time keep all cores busy: while one copies or waits for its last thread, the other
+    computes.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        on_cpu = not tf.config.list_logical_devices("GPU")
+    else:
+        import jax
+
+        on_cpu = jax.default_backend() == "cpu"
+    return Execution(streams=STREAMS if on_cpu else 1, in_pieces=on_cpu)
 
 
 def compile_stage(stage: StageModel, channels: int, dtype: str) -> CompiledStage:

@@ -8,8 +8,10 @@ from taesd_core.layers import Layers, convolutions, decoder_layers, encoder_laye
 from taesd_core.pieces import Axis, macs_of_axes, macs_of_whole, peak_bytes_of_window
 from taesd_core.receptive_field import Stage, halo_of, scale_of, stages
 
-LONGEST_PIECE = 288
-"""Most rows of a piece of a stage; see examples/benchmarks for how it was chosen."""
+LONGEST_PIECE = 272
+"""Most rows of a piece of a stage on a CPU: 256 and a margin; see examples/benchmarks/README.md."""
+STREAMS = 2
+"""Pieces that run at a time on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Network:
 
     def peak_bytes(self, rows: Axis, columns: Axis) -> int:
         """Return about how many bytes of maps are alive at most while one window is run."""
-        return peak_bytes_of_window(self.layers, rows, columns, self.longest_piece)
+        return peak_bytes_of_window(self.layers, rows, columns, self.longest_piece, streams=STREAMS)
 
     @cached_property
     def _scales(self) -> tuple[int, int]:

@@ -13,9 +13,11 @@ Pieces of rows and pieces of columns do not depend on each other, so a window's 
 operations of a layer are ``taps x rows x columns``, each summed over the pieces of its axis.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from taesd_core.layers import KERNEL, Block, Convolution, Layers, Upsample, convolutions
 from taesd_core.receptive_field import (
@@ -81,14 +83,17 @@ def axis_pieces(layers: Layers, axis: Axis, longest: int) -> tuple[tuple[Piece, 
 
 def macs_of_axes(layers: Layers, rows: Iterable[Axis], columns: Iterable[Axis], longest: int) -> int:
     """Return the multiply-accumulates of decoding every window of the product of ``rows`` and ``columns``."""
-    totals = [[0] * sum(1 for _ in convolutions(layers)) for _ in range(2)]
-    for total, axes in zip(totals, (rows, columns), strict=True):
-        for axis in axes:
-            position = 0
-            for pieces in axis_pieces(layers, axis, longest):
-                for number, count in enumerate(map(sum, zip(*(piece.counts for piece in pieces), strict=True))):
-                    total[position + number] += count
-                position += len(pieces[0].counts)
+    totals = []
+    for axes in (rows, columns):
+        total = [0] * sum(1 for _ in convolutions(layers))
+        # Most tiles of an image are alike.
+        for axis, n_alike in Counter(axes).items():
+            pieces_of_stages = axis_pieces(layers, axis, longest)
+            counts = chain.from_iterable(
+                map(sum, zip(*(p.counts for p in pieces), strict=True)) for pieces in pieces_of_stages
+            )
+            total = [each + n_alike * count for each, count in zip(total, counts, strict=True)]
+        totals.append(total)
     return sum(taps * r * c for taps, r, c in zip(_taps(layers), *totals, strict=True))
 
 
@@ -107,7 +112,9 @@ def macs_of_whole(layers: Layers, height: int, width: int) -> int:
     return total
 
 
-def peak_bytes_of_window(layers: Layers, rows: Axis, columns: Axis, longest: int, value_bytes: int = 4) -> int:
+def peak_bytes_of_window(
+    layers: Layers, rows: Axis, columns: Axis, longest: int, *, streams: int, value_bytes: int = 4
+) -> int:
     """Return about how many bytes of maps are alive at most while one window runs through the stages."""
     peak = before = 0
     for stage, row_pieces, column_pieces in zip(
@@ -122,7 +129,7 @@ def peak_bytes_of_window(layers: Layers, rows: Axis, columns: Axis, longest: int
         longest_rows, longest_columns = (
             max(max(piece.counts) for piece in pieces) for pieces in (row_pieces, column_pieces)
         )
-        working = 4 * longest_rows * longest_columns * max(each.n_out for each in places) * value_bytes
+        working = streams * 4 * longest_rows * longest_columns * max(each.n_out for each in places) * value_bytes
         # Once all pieces are there, they are joined to one map: a copy.
         peak = max(peak, before + behind + max(working, behind))
         before = behind

@@ -1,5 +1,8 @@
 """The exact model: a window and its borders go in, the pixels that the window determines come out."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from threading import Lock
 from typing import Any
 
@@ -7,10 +10,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from taesd_core.compile import compile_stage
+from taesd_core.compile import CompiledStage, choose_execution, compile_stage
 from taesd_core.network import Network
-from taesd_core.pieces import axis_pieces
-from taesd_core.stage import Borders, Ends, Output, StageModel
+from taesd_core.pieces import Piece, axis_pieces
+from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor
 from taesd_core.tensors import Tensors
 
 
@@ -37,6 +40,9 @@ class WindowModel:
             self._programs.append(compile_stage(model, channels, dtype))
             channels = model.channels_out
         self._one_at_a_time = Lock()
+        execution = choose_execution()
+        self._streams = ThreadPoolExecutor(execution.streams, thread_name_prefix="piece")
+        self._longest_piece = network.longest_piece if execution.in_pieces else sys.maxsize
 
     def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
         """Return exactly the pixels that ``window`` determines.
@@ -51,26 +57,26 @@ class WindowModel:
         """
         network = self.network
         rows, columns = (
-            axis_pieces(network.layers, (length // network.scale_in, *ends), network.longest_piece)
+            axis_pieces(network.layers, (length // network.scale_in, *ends), self._longest_piece)
             for length, ends in zip(window.shape, borders, strict=False)
         )
         with self._one_at_a_time:
             x = ops.convert_to_tensor(window[None], self.dtype)
             for program, row_pieces, column_pieces in zip(self._programs, rows, columns, strict=True):
-                x = _join(
-                    [
-                        program(x[:, r.read, c.read], Borders(r.borders, c.borders))[:, r.crop, c.crop]
-                        for c in column_pieces
-                    ]
-                    for r in row_pieces
-                )
+                x = self._run_stage(program, x, row_pieces, column_pieces)
             return ops.convert_to_numpy(x)[0]
 
+    def _run_stage(
+        self, program: CompiledStage, x: Tensor, rows: tuple[Piece, ...], columns: tuple[Piece, ...]
+    ) -> Tensor:
+        def run(piece: tuple[Piece, Piece]) -> Tensor:
+            row, column = piece
+            out = program(x[:, row.read, column.read], Borders(row.borders, column.borders))
+            return out[:, row.crop, column.crop]
 
-def _join(grid: Any) -> Any:
-    strips = [_concatenate(row, axis=2) for row in grid]
-    return _concatenate(strips, axis=1)
+        outs = iter(list(self._streams.map(run, product(rows, columns))))
+        return _concatenate([_concatenate([next(outs) for _ in columns], axis=2) for _ in rows], axis=1)
 
 
-def _concatenate(parts: list[Any], axis: int) -> Any:
+def _concatenate(parts: list[Tensor], axis: int) -> Tensor:
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=axis)
