@@ -85,3 +85,8 @@ def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
         return lambda x: compiled(variables, x)
 
     return program
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether a backend's error means that the device's memory did not suffice."""
+    return type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)

@@ -3,14 +3,13 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from taesd_core.compile import CompiledStage, choose_execution, compile_stage
+from taesd_core.compile import CompiledStage, choose_execution, compile_stage, is_out_of_memory
 from taesd_core.network import Network
 from taesd_core.pieces import Piece, axis_pieces
 from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor
@@ -39,7 +38,6 @@ class WindowModel:
             model = StageModel(stage, rest, output=output if last else None, dtype=dtype)
             self._programs.append(compile_stage(model, channels, dtype))
             channels = model.channels_out
-        self._one_at_a_time = Lock()
         execution = choose_execution()
         self._streams = ThreadPoolExecutor(execution.streams, thread_name_prefix="piece")
         self._longest_piece = network.longest_piece if execution.in_pieces else sys.maxsize
@@ -51,6 +49,9 @@ class WindowModel:
             window: (height, width, channels) float32: latents, about [-3, 3], or pixels in [0, 1].
             borders: which of its sides are borders of the image.
 
+        Raises:
+            MemoryError: the device's memory does not suffice.
+
         Returns:
             The pixels of the window less the network's halo on every side that is no border,
             (height', width', channels') uint8 or float32.
@@ -60,11 +61,15 @@ class WindowModel:
             axis_pieces(network.layers, (length // network.scale_in, *ends), self._longest_piece)
             for length, ends in zip(window.shape, borders, strict=False)
         )
-        with self._one_at_a_time:
+        try:
             x = ops.convert_to_tensor(window[None], self.dtype)
             for program, row_pieces, column_pieces in zip(self._programs, rows, columns, strict=True):
                 x = self._run_stage(program, x, row_pieces, column_pieces)
             return ops.convert_to_numpy(x)[0]
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError(f"The device cannot hold this tile: {window.shape[:2]} px.") from error
+            raise
 
     def _run_stage(
         self, program: CompiledStage, x: Tensor, rows: tuple[Piece, ...], columns: tuple[Piece, ...]

@@ -141,6 +141,7 @@ def test_a_failed_run_keeps_the_old_output(tmp_path, latents):
         ({"upscale": 0}, "scale"),
         ({"compression": "zip"}, "compression=zip"),
         ({"quality": 101}, "quality=101"),
+        ({"precision": "float8"}, "precision=float8"),
     ],
 )
 def test_options_out_of_range_are_refused_before_any_work(tmp_path, latents, monkeypatch, options, message):
@@ -148,6 +149,28 @@ def test_options_out_of_range_are_refused_before_any_work(tmp_path, latents, mon
     with pytest.raises(tiler.OptionError, match=message):
         tiler.decode(latents(5, 5), tmp_path / "image.tif", weights="photo", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_lower_precision_is_nearly_the_same_image(tmp_path, latents, precision):
+    source = latents(12, 14)
+    images = {}
+    for each in ("float32", precision):
+        tiler.decode(source, tmp_path / f"{each}.npy", weights="photo", precision=each)
+        images[each] = np.load(tmp_path / f"{each}.npy").astype(int)
+    difference = np.abs(images["float32"] - images[precision])
+    assert 0 < difference.max() < 30
+    assert difference.mean() < 3
+
+
+def test_a_profile_says_where_the_time_went(tmp_path, latents):
+    profile = tiler.Profile()
+    report = tiler.decode(latents(30, 30), tmp_path / "image.tif", weights="photo", tile_size_px=128, profile=profile)
+    assert profile.wall_seconds == report.seconds
+    assert set(profile.seconds) == {"load", "read", "decode", "write"}
+    assert all(0 < seconds < report.seconds for seconds in profile.seconds.values())
+    assert 0 <= profile.idle_share < 1
+    assert len(profile.summary().splitlines()) == 5
 
 
 def test_every_public_name_exists():

@@ -18,7 +18,7 @@ from taesd_core.variants import find_weights
 from tiler import api
 from tiler.cli import main
 from tiler.errors import TileError
-from tiler.summary import format_bytes
+from tiler.memory import format_bytes
 
 ROOT = str(Path(__file__).parents[1])
 SIGNATURES = {"decode": inspect.signature(api.decode), "encode": inspect.signature(api.encode)}
@@ -69,10 +69,10 @@ def contents(folder):
 
 
 WORDS = {
-    "decode": "--weights --upscale --tile-size --workers --compression --quality --file-tile --pyramid --no-pyramid "
-    "--overwrite --dry-run --quiet",
-    "encode": "--weights --tile-size --workers --overwrite --dry-run --quiet",
-    "plan": "--upscale --tile-size --file-tile",
+    "decode": "--weights --upscale --tile-size --memory --workers --precision --compression --quality --file-tile "
+    "--pyramid --no-pyramid --overwrite --dry-run --profile --quiet",
+    "encode": "--weights --tile-size --memory --workers --precision --overwrite --dry-run --profile --quiet",
+    "plan": "--upscale --tile-size --memory --file-tile",
     "demo": "--megapixels --overwrite --quiet",
 }
 
@@ -163,7 +163,8 @@ def calls(monkeypatch):
 
 
 def test_options_reach_the_library(folder, calls):
-    options = ["--tile-size", "160", "--workers", "3", "--overwrite", "--quiet", "--weights", "w.safetensors"]
+    options = ["--tile-size", "160", "--memory", "0.5", "--workers", "3", "--precision", "bfloat16"]
+    options += ["--overwrite", "--quiet", "--weights", "w.safetensors"]
     run("encode", "a", "b", *options)
     run(
         "decode",
@@ -172,7 +173,8 @@ def test_options_reach_the_library(folder, calls):
         *options,
         *["--upscale", "5", "--compression", "jpeg", "--quality", "77", "--file-tile", "80"],
     )
-    common = {"weights": "w.safetensors", "tile_size_px": 160, "workers": 3, "overwrite": True, "progress": None}
+    common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
+    common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
     assert calls["encode"] == (["a", "b"], common)
     assert calls["decode"] == (
         ["a", "b"],
@@ -385,7 +387,9 @@ def test_overwrite_replaces_the_output_but_not_before_the_new_one_is_complete(fo
         "encode good.png x.tif --weights photo",
         "encode good.png x.npy --weights photo --tile-size 12",
         "plan good.npy --tile-size 12",
-        "plan good.npy --file-tile 48",
+        "plan good.npy --file-tile 40",
+        "plan good.npy --memory 0",
+        "plan good.npy --tile-size large",
         "plan good.npy --upscale -1",
         "demo x.tif --megapixels 0",
         "demo x.tif --megapixels nan",

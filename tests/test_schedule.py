@@ -144,3 +144,18 @@ def test_tiles_in_flight_have_ended_when_the_failure_is_raised(latents):
     with pytest.raises(MemoryError):
         run_plan(plan, fail_one, sink, workers=4)
     assert not running
+
+
+def test_a_tile_that_does_not_fit_the_device_is_decoded_in_quarters(latents):
+    plan, source, _, sink = start(latents, 70, 50, 32)
+    model, sizes = RepeatModel(), []
+
+    def small(window, borders):
+        if max(window.shape[:2]) > 46:
+            raise MemoryError("too large")
+        sizes.append(window.shape[:2])
+        return model(window, borders)
+
+    run_plan(plan, lambda tile: run_tile(tile, ArraySource(source, 4), small), sink, workers=2)
+    np.testing.assert_array_equal(sink.arrays[0], run_serially(plan, model, source))
+    assert len(sizes) > plan.n_tiles

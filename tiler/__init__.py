@@ -9,6 +9,7 @@ Importing this package is cheap; TensorFlow, dask and tifffile are loaded when t
 from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode
 from tiler.errors import InputError, OptionError, OutputExistsError, TileError, TilerError
 from tiler.plan import Plan
+from tiler.profile import Profile
 from tiler.source import Source
 from tiler.window import Span, Window
 
@@ -17,6 +18,7 @@ __all__ = [
     "OptionError",
     "OutputExistsError",
     "Plan",
+    "Profile",
     "Report",
     "Source",
     "Span",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 from uuid import uuid4
 
 import numpy as np
@@ -20,24 +20,27 @@ from taesd_core.variants import find_weights
 from tiler.edges import EdgePadded
 from tiler.engine import run_tile
 from tiler.errors import InputError, OptionError
-from tiler.model import Model
+from tiler.memory import default_budget_bytes
+from tiler.model import Model, OneAtATime
 from tiler.npy_sink import NpySink
 from tiler.plan import Plan
+from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.schedule import Progress, run_plan
 from tiler.sink import Sink, check_output
 from tiler.source import Source
 from tiler.sources import Openable, open_image, open_latents
 from tiler.tiff_sink import Compression, TiffSink
+from tiler.tile_size import choose_tile_px
 from tiler.upscale import Upscaled
 
 if TYPE_CHECKING:
     import dask.array
 
 PathLike = str | os.PathLike[str]
+Precision = Literal["float32", "float16", "bfloat16"]
 
-DECODE_TILE_PX = 1024
-ENCODE_TILE_PX = 2048
-"""Larger than for decoding: an encoder's costly layers are those with the widest context."""
+LARGE_PX = 800_000
+"""From here on a TIFF gets larger tiles: libvips refuses more than about 2.6 million in a level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,17 @@ def decode(
     *,
     weights: PathLike,
     upscale: int = 1,
-    tile_size_px: int = DECODE_TILE_PX,
+    tile_size_px: int | None = None,
+    memory_bytes: int | None = None,
     workers: int | None = None,
+    precision: Precision = "float32",
     compression: Compression = "deflate",
     quality: int = 90,
     file_tile_px: int | None = None,
     pyramid: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
+    profile: Profile | None = None,
 ) -> Report:
     """Decode latents to an image file, tile by tile, to the pixels of decoding the whole image at once.
 
@@ -81,8 +87,11 @@ def decode(
         output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF) or ``.npy`` (height, width, 3) uint8.
         weights: the decoder, a ``.safetensors`` file or a name such as "photo".
         upscale: enlarge the latents so many times first, by bicubic interpolation of each window.
-        tile_size_px: side of a tile in px of the image; a multiple of 8 and of ``file_tile_px``.
+        tile_size_px: side of a tile in px of the image; a multiple of 8 and of ``file_tile_px``. By default the one
+            that takes the least work in ``memory_bytes``.
+        memory_bytes: peak memory to plan for; by default half of what is free, 1.5 GiB at most.
         workers: threads that read, compress and write while one tile is decoded; at most so many tiles are held.
+        precision: of weights and maps: "float32" (and no less anywhere), "float16" or "bfloat16".
         compression: of a TIFF: "deflate" (lossless), "jpeg" or "none".
         quality: of JPEG tiles, 1 to 100.
         file_tile_px: side of the TIFF's own tiles; by default the largest power of 2 up to 512 (1024 for huge images)
@@ -90,6 +99,7 @@ def decode(
         pyramid: whether a TIFF gets reduced levels for viewers.
         overwrite: whether an existing output may be replaced.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
+        profile: gets the seconds that each stage took.
 
     Returns:
         What was written.
@@ -108,10 +118,11 @@ def decode(
     output = Path(output)
     kind = _check_kind(output, (".tif", ".tiff", ".npy"))
     check_output(output, overwrite=overwrite)
+    _check_precision(precision)
     checkpoint = _find_checkpoint(weights, "decoder")
-    source = _open_latents(latents, _read_network(checkpoint, "decoder"), upscale)
-    plan = _make_plan(source, _read_network(checkpoint, "decoder"), tile_size_px)
-    n_workers = _count_workers(workers)
+    network = _read_network(checkpoint, "decoder")
+    source = _open_latents(latents, network, upscale)
+    plan = _make_plan(source, network, tile_size_px, memory_bytes, workers, file_tile_px)
     if kind == ".npy":
         sink: Sink = NpySink(output, plan.output_shape, np.uint8, overwrite=overwrite)
     else:
@@ -124,7 +135,7 @@ def decode(
             pyramid=pyramid,
             overwrite=overwrite,
         )
-    return _run(plan, source, partial(load_model, checkpoint, "decoder"), sink, n_workers, progress, started)
+    return _run(plan, source, partial(load_model, checkpoint, "decoder", precision), sink, progress, profile, started)
 
 
 def encode(
@@ -132,10 +143,13 @@ def encode(
     latents: PathLike,
     *,
     weights: PathLike,
-    tile_size_px: int = ENCODE_TILE_PX,
+    tile_size_px: int | None = None,
+    memory_bytes: int | None = None,
     workers: int | None = None,
+    precision: Precision = "float32",
     overwrite: bool = False,
     progress: Progress | None = None,
+    profile: Profile | None = None,
 ) -> Report:
     """Encode an image to latents, tile by tile, to the values of encoding the whole image at once.
 
@@ -146,10 +160,13 @@ def encode(
             floats in [0, 1].
         latents: the ``.npy`` file to write, (1, channels, h, w) float32 as diffusion pipelines have them.
         weights: the encoder, a ``.safetensors`` file or a name such as "photo".
-        tile_size_px: side of a tile in px of the image, a multiple of 8.
+        tile_size_px: side of a tile in px of the image, a multiple of 8; chosen as for ``decode`` by default.
+        memory_bytes: as for ``decode``.
         workers: threads that read and write while one tile is encoded.
+        precision: as for ``decode``.
         overwrite: whether an existing output may be replaced.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
+        profile: gets the seconds that each stage took.
 
     Returns:
         What was written.
@@ -164,17 +181,17 @@ def encode(
     latents = Path(latents)
     _check_kind(latents, (".npy",))
     check_output(latents, overwrite=overwrite)
+    _check_precision(precision)
     checkpoint = _find_checkpoint(weights, "encoder")
     network = _read_network(checkpoint, "encoder")
     source = EdgePadded(open_image(image), network.scale_in)
-    plan = _make_plan(source, network, tile_size_px)
-    n_workers = _count_workers(workers)
+    plan = _make_plan(source, network, tile_size_px, memory_bytes, workers)
     sink = NpySink(latents, plan.output_shape, np.float32, channels_first=True, overwrite=overwrite)
-    return _run(plan, source, partial(load_model, checkpoint, "encoder"), sink, n_workers, progress, started)
+    return _run(plan, source, partial(load_model, checkpoint, "encoder", precision), sink, progress, profile, started)
 
 
 def decode_lazily(
-    latents: Openable, *, weights: PathLike, upscale: int = 1, tile_size_px: int = DECODE_TILE_PX
+    latents: Openable, *, weights: PathLike, upscale: int = 1, tile_size_px: int | None = None
 ) -> "dask.array.Array":
     """Return the decoded image as a dask array, a chunk per tile; nothing is decoded until it is computed.
 
@@ -216,26 +233,51 @@ def decode_lazily(
     )
 
 
-def plan_decode(latents: Openable, *, channels: int = 4, upscale: int = 1, tile_size_px: int = DECODE_TILE_PX) -> Plan:
+def plan_decode(
+    latents: Openable,
+    *,
+    channels: int = 4,
+    upscale: int = 1,
+    tile_size_px: int | None = None,
+    memory_bytes: int | None = None,
+    workers: int | None = None,
+    file_tile_px: int | None = None,
+) -> Plan:
     """Return the plan of decoding latents with ``channels`` channels, without weights or TensorFlow.
+
+    The arguments are those of ``decode``.
 
     Raises:
         InputError: the latents cannot be used.
         OptionError: an option is out of its range.
     """
     network = Network.decoder(channels)
-    return _make_plan(_open_latents(latents, network, upscale), network, tile_size_px)
+    source = _open_latents(latents, network, upscale)
+    plan = _make_plan(source, network, tile_size_px, memory_bytes, workers, file_tile_px)
+    if file_tile_px is not None:
+        choose_file_tile(plan, file_tile_px)
+    return plan
 
 
-def plan_encode(image: Openable, *, channels: int = 4, tile_size_px: int = ENCODE_TILE_PX) -> Plan:
+def plan_encode(
+    image: Openable,
+    *,
+    channels: int = 4,
+    tile_size_px: int | None = None,
+    memory_bytes: int | None = None,
+    workers: int | None = None,
+) -> Plan:
     """Return the plan of encoding an image to latents with ``channels`` channels, without weights or TensorFlow.
+
+    The arguments are those of ``encode``.
 
     Raises:
         InputError: the image cannot be used.
         OptionError: an option is out of its range.
     """
     network = Network.encoder(channels)
-    return _make_plan(EdgePadded(open_image(image), network.scale_in), network, tile_size_px)
+    source = EdgePadded(open_image(image), network.scale_in)
+    return _make_plan(source, network, tile_size_px, memory_bytes, workers)
 
 
 def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
@@ -245,8 +287,7 @@ def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
         OptionError: tiles of this size do not fill the plan's tiles.
     """
     if file_tile_px is None:
-        # libvips refuses more than about 2.6 million tiles in a level.
-        most = 1024 if max(plan.output_shape) > 800_000 else 512
+        most = 1024 if max(plan.output_shape) > LARGE_PX else 512
         file_tile_px = math.gcd(plan.tile_px, most)
     if file_tile_px < 1 or plan.tile_px % file_tile_px or file_tile_px % 16:
         raise OptionError(
@@ -256,15 +297,15 @@ def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
     return file_tile_px
 
 
-def load_model(checkpoint: Path, part: Part) -> Model:
+def load_model(checkpoint: Path, part: Part, precision: Precision = "float32") -> Model:
     """Load a model, once: the same file gives the same model again, compiled steps included."""
     status = checkpoint.stat()
-    return _load_model(checkpoint, part, status.st_mtime_ns, status.st_size)
+    return _load_model(checkpoint, part, precision, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=2)
-def _load_model(path: Path, part: Part, mtime_ns: int, size_bytes: int) -> Model:
-    return load_window_model(path, part)
+def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, size_bytes: int) -> Model:
+    return OneAtATime(load_window_model(path, part, dtype=precision))
 
 
 def _run(
@@ -272,24 +313,36 @@ def _run(
     source: Source,
     load: Callable[[], Model],
     sink: Sink,
-    workers: int,
     progress: Progress | None,
+    profile: Profile | None,
     started: float,
 ) -> Report:
+    profile = profile or Profile()
     try:
-        model = load()
-        run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=workers, progress=progress)
+        with profile.measure("load"):
+            model = load()
+        with profile.measure_model(model):
+            measured = ProfiledSource(source, profile)
+            writes = ProfiledWrites(sink, profile)
+            run_plan(
+                plan,
+                lambda tile: run_tile(tile, measured, model),
+                writes,
+                workers=plan.workers,
+                progress=progress,
+            )
         sink.commit()
     except BaseException:
         sink.discard()
         raise
+    profile.wall_seconds = time.monotonic() - started
     return Report(
         sink.path,
         plan.output_shape,
         len(sink.levels),
         plan.n_tiles,
         sink.path.stat().st_size,
-        time.monotonic() - started,
+        profile.wall_seconds,
     )
 
 
@@ -314,12 +367,36 @@ def _open_latents(latents: Openable, network: Network, upscale: int) -> Source:
     return source if upscale == 1 else Upscaled(source, upscale)
 
 
-def _make_plan(source: Source, network: Network, tile_size_px: int) -> Plan:
-    height, width, _ = source.shape
+def _make_plan(
+    source: Source,
+    network: Network,
+    tile_size_px: int | None,
+    memory_bytes: int | None = None,
+    workers: int | None = None,
+    file_tile_px: int | None = None,
+) -> Plan:
+    height, width = (size // network.scale_in for size in source.shape[:2])
     scale = max(network.scale_in, network.scale_out)
+    n_workers = _count_workers(workers)
+    if tile_size_px is None:
+        tile_size_px = choose_tile_px(
+            network,
+            height,
+            width,
+            budget_bytes=default_budget_bytes() if memory_bytes is None else memory_bytes,
+            workers=n_workers,
+            step_px=_choose_step(max(height, width) * scale, file_tile_px),
+        )
     if tile_size_px < scale or tile_size_px % scale:
         raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
-    return Plan(network, height // network.scale_in, width // network.scale_in, tile_size_px // scale)
+    return Plan(network, height, width, tile_size_px // scale, n_workers)
+
+
+def _choose_step(size_px: int, file_tile_px: int | None) -> int:
+    """Return what tiles must be multiples of, px: whole TIFF tiles."""
+    if file_tile_px is None or file_tile_px < 1:
+        return 1024 if size_px > LARGE_PX else 512
+    return -(-512 // file_tile_px) * file_tile_px
 
 
 def _count_workers(workers: int | None) -> int:
@@ -329,6 +406,11 @@ def _count_workers(workers: int | None) -> int:
     if workers < 1:
         raise OptionError(f"No worker: workers={workers}. Use 1 or more.")
     return workers
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in get_args(Precision):
+        raise OptionError(f"No such precision: precision={precision}. Use {', '.join(get_args(Precision))}.")
 
 
 def _check_kind(path: Path, kinds: tuple[str, ...]) -> str:

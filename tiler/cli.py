@@ -12,7 +12,6 @@ from tiler.failures import Group
 
 if TYPE_CHECKING:
     from tiler.api import Report
-    from tiler.plan import Plan
 
 PATH = click.Path(path_type=Path)
 
@@ -57,28 +56,34 @@ def main(context: click.Context, debug: bool) -> None:
 @click.argument("output", type=PATH)
 @options.weights
 @options.upscale
-@options.tile_size(1024)
+@options.tile_size
+@options.memory
 @options.workers
+@options.precision
 @options.compression
 @options.quality
 @options.file_tile
 @options.pyramid
 @options.overwrite
 @options.dry_run
+@options.profile
 @options.quiet
 def decode(
     latents: Path,
     output: Path,
     weights: str,
     upscale: int,
-    tile_size_px: int,
+    tile_size_px: int | None,
+    memory_bytes: int | None,
     workers: int | None,
+    precision: Any,
     compression: Any,
     quality: int,
     file_tile_px: int | None,
     pyramid: bool,
     overwrite: bool,
     dry_run: bool,
+    profile: bool,
     quiet: bool,
 ) -> None:
     """Decode LATENTS to the image OUTPUT.
@@ -87,12 +92,22 @@ def decode(
     (a pyramidal BigTIFF) or .npy.
     """
     from tiler import api
+    from tiler.profile import Profile
     from tiler.progress import show_progress
 
     if dry_run:
-        _show_plan(api.plan_decode(latents, upscale=upscale, tile_size_px=tile_size_px), file_tile_px)
+        plan = api.plan_decode(
+            latents,
+            upscale=upscale,
+            tile_size_px=tile_size_px,
+            memory_bytes=memory_bytes,
+            workers=workers,
+            file_tile_px=file_tile_px,
+        )
+        click.echo(plan.summary())
         _check_output(output, overwrite)
         return
+    seconds = Profile() if profile else None
     with show_progress("Decoding", quiet=quiet) as progress:
         report = api.decode(
             latents,
@@ -100,35 +115,46 @@ def decode(
             weights=weights,
             upscale=upscale,
             tile_size_px=tile_size_px,
+            memory_bytes=memory_bytes,
             workers=workers,
+            precision=precision,
             compression=compression,
             quality=quality,
             file_tile_px=file_tile_px,
             pyramid=pyramid,
             overwrite=overwrite,
             progress=progress,
+            profile=seconds,
         )
     if not quiet:
         click.echo(describe(report))
+    if seconds is not None:
+        click.echo(seconds.summary())
 
 
 @main.command()
 @click.argument("image", type=PATH)
 @click.argument("latents", type=PATH)
 @options.weights
-@options.tile_size(2048)
+@options.tile_size
+@options.memory
 @options.workers
+@options.precision
 @options.overwrite
 @options.dry_run
+@options.profile
 @options.quiet
 def encode(
     image: Path,
     latents: Path,
     weights: str,
-    tile_size_px: int,
+    tile_size_px: int | None,
+    memory_bytes: int | None,
     workers: int | None,
+    precision: Any,
     overwrite: bool,
     dry_run: bool,
+    profile: bool,
     quiet: bool,
 ) -> None:
     """Encode IMAGE to LATENTS, a .npy file.
@@ -136,36 +162,50 @@ def encode(
     IMAGE is anything that Pillow opens, or a .npy file of (height, width, 3).
     """
     from tiler import api
+    from tiler.profile import Profile
     from tiler.progress import show_progress
 
     if dry_run:
-        click.echo(api.plan_encode(image, tile_size_px=tile_size_px).summary())
+        plan = api.plan_encode(image, tile_size_px=tile_size_px, memory_bytes=memory_bytes, workers=workers)
+        click.echo(plan.summary())
         _check_output(latents, overwrite)
         return
+    seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
         report = api.encode(
             image,
             latents,
             weights=weights,
             tile_size_px=tile_size_px,
+            memory_bytes=memory_bytes,
             workers=workers,
+            precision=precision,
             overwrite=overwrite,
             progress=progress,
+            profile=seconds,
         )
     if not quiet:
         click.echo(describe(report))
+    if seconds is not None:
+        click.echo(seconds.summary())
 
 
 @main.command()
 @click.argument("latents", type=PATH)
 @options.upscale
-@options.tile_size(1024)
+@options.tile_size
+@options.memory
 @options.file_tile
-def plan(latents: Path, upscale: int, tile_size_px: int, file_tile_px: int | None) -> None:
+def plan(
+    latents: Path, upscale: int, tile_size_px: int | None, memory_bytes: int | None, file_tile_px: int | None
+) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
     from tiler import api
 
-    _show_plan(api.plan_decode(latents, upscale=upscale, tile_size_px=tile_size_px), file_tile_px)
+    made = api.plan_decode(
+        latents, upscale=upscale, tile_size_px=tile_size_px, memory_bytes=memory_bytes, file_tile_px=file_tile_px
+    )
+    click.echo(made.summary())
 
 
 @main.command()
@@ -199,7 +239,7 @@ def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
 
 def describe(report: "Report") -> str:
     """Return one line that says what was written, how long it took, and the peak memory of this process."""
-    from tiler.summary import format_bytes
+    from tiler.memory import format_bytes
 
     height, width, channels = report.shape
     levels = f", {report.n_levels} levels" if report.n_levels > 1 else ""
@@ -211,14 +251,6 @@ def describe(report: "Report") -> str:
         f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; "
         f"peak memory {format_bytes(peak_bytes)}"
     )
-
-
-def _show_plan(plan: "Plan", file_tile_px: int | None) -> None:
-    from tiler.api import choose_file_tile
-
-    if file_tile_px is not None:
-        choose_file_tile(plan, file_tile_px)
-    click.echo(plan.summary())
 
 
 def _check_output(path: Path, overwrite: bool) -> None:

@@ -30,15 +30,45 @@ def _number(*names: str, metavar: str, **attributes: Any) -> Decorator:
     return _option(*names, metavar=metavar, type=int, **attributes)
 
 
-def tile_size(default: int) -> Decorator:
-    """Return --tile-size with a default of its own."""
-    return _number("--tile-size", "tile_size_px", metavar="PX", default=default, help="Side of a unit of work.")
+def _parse_tile_size(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    if value == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of px.") from None
 
 
+def _parse_memory(context: click.Context, parameter: click.Parameter, value: float | None) -> int | None:
+    return None if value is None else int(value * 2**30)
+
+
+tile_size = _option(
+    "--tile-size",
+    "tile_size_px",
+    metavar="PX",
+    default="auto",
+    callback=_parse_tile_size,
+    help="Side of a unit of work; auto takes the least work in --memory.",
+)
+memory = _option(
+    "--memory",
+    "memory_bytes",
+    metavar="GIB",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_parse_memory,
+    help="Peak memory to plan for.  [default: half of what is free, 1.5 at most]",
+)
 weights = _option("--weights", metavar="NAME|FILE", callback=_ask_for_weights, help=_WEIGHTS_HELP)
 upscale = _number("--upscale", metavar="N", default=1, help="Enlarge the latents N times first (bicubic).")
 workers = _number(
     "--workers", metavar="N", help="Threads that read, compress and write.  [default: one a core, 2 to 8]"
+)
+precision = _option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    help="Of weights and maps; only float32 is exact.",
 )
 compression = _option(
     "--compression",
@@ -58,3 +88,4 @@ megapixels = _option("--megapixels", metavar="M", type=float, default=8.0, help=
 overwrite = _option("--overwrite", is_flag=True, help="Replace an existing output.")
 dry_run = _option("--dry-run", is_flag=True, help="Show the plan, check the output, and stop.")
 quiet = _option("--quiet", is_flag=True, help="No progress bar, no report; only errors.")
+profile = _option("--profile", is_flag=True, help="Show the seconds of each stage.")

@@ -12,8 +12,9 @@ and column.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 from tiler.errors import InputError, OptionError
 from tiler.model import Axis, Ends, Network
@@ -22,8 +23,6 @@ from tiler.window import Span, Window
 
 RUNTIME_BYTES = 700_000_000
 """What TensorFlow takes before it decodes anything, measured."""
-IN_FLIGHT = 8
-"""Tiles held at most besides the one that is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +52,40 @@ class Tile:
     """Its row in the grid of tiles, from 0."""
     column: int
     """Its column in the grid of tiles, from 0."""
-    read: Window
-    """What is read of the source, input px."""
-    borders: tuple[Ends, Ends]
-    """Which ends of ``read`` are ends of the image, for rows and columns."""
-    crop: Window
-    """What is kept of the decoder's output, output px."""
-    write: Window
-    """Where that goes, output px."""
+    axes: tuple[AxisTile, AxisTile]
+    """Its rows and columns, latent px."""
+    scale_in: int
+    """Input px per latent px."""
+    scale_out: int
+    """Output px per latent px."""
+    halo: int
+    """Context that an output pixel needs per side, latent px."""
+
+    @property
+    def read(self) -> Window:
+        """What is read of the source, input px."""
+        return Window(*(axis.read for axis in self.axes)) * self.scale_in
+
+    @property
+    def borders(self) -> tuple[Ends, Ends]:
+        """Which ends of ``read`` are ends of the image, for rows and columns."""
+        rows, columns = self.axes
+        return rows.borders, columns.borders
+
+    @property
+    def crop(self) -> Window:
+        """What is kept of the decoder's output, output px."""
+        return Window(*(axis.crop for axis in self.axes)) * self.scale_out
+
+    @property
+    def write(self) -> Window:
+        """Where that goes, output px."""
+        return Window(*(axis.core for axis in self.axes)) * self.scale_out
+
+    def quarters(self) -> "list[Tile]":
+        """Return the tile as up to four smaller ones, for a device that cannot hold it; itself if it is one latent."""
+        rows, columns = (split_axis(axis, self.halo) for axis in self.axes)
+        return [replace(self, axes=axes) for axes in product(rows, columns)]
 
 
 @dataclass(frozen=True)
@@ -80,6 +105,8 @@ class Plan:
     """Of the latent, latent px."""
     core: int
     """Side of a tile's core, latent px."""
+    workers: int = 2
+    """Threads, and so the most tiles that are held at a time."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
@@ -120,16 +147,9 @@ class Plan:
 
     def tile(self, row: int, column: int) -> Tile:
         """Return the tile at a place in the grid."""
-        rows, columns = self.rows[row], self.columns[column]
-        scale_in, scale_out = self.network.scale_in, self.network.scale_out
-        return Tile(
-            row,
-            column,
-            read=Window(rows.read, columns.read) * scale_in,
-            borders=(rows.borders, columns.borders),
-            crop=Window(rows.crop, columns.crop) * scale_out,
-            write=Window(rows.core, columns.core) * scale_out,
-        )
+        axes = self.rows[row], self.columns[column]
+        network = self.network
+        return Tile(row, column, axes, network.scale_in, network.scale_out, network.halo)
 
     def tiles(self) -> Iterator[Tile]:
         """Yield every tile in row-major order."""
@@ -154,7 +174,7 @@ class Plan:
         network = self.network
         read_bytes = len(rows.read) * len(columns.read) * network.scale_in**2 * network.channels_in * 4
         write_bytes = len(rows.core) * len(columns.core) * network.scale_out**2 * network.channels_out * 4
-        held = IN_FLIGHT * (read_bytes + write_bytes)
+        held = self.workers * (read_bytes + write_bytes)
         return RUNTIME_BYTES + network.peak_bytes(rows.axis, columns.axis) + held
 
     def summary(self) -> str:
@@ -167,6 +187,23 @@ def plan_axis(size: int, core: int, halo: int) -> Iterator[AxisTile]:
     for start in range(0, size, core):
         kept = Span(start, min(start + core, size))
         read = kept.grow(halo, size)
-        borders = read.start == 0, read.stop == size
-        # The decoder returns read less the halo, but all of it up to a border.
-        yield AxisTile(kept, read, borders, crop=kept - (read.start if borders[0] else read.start + halo))
+        yield _make_axis_tile(kept, read, (read.start == 0, read.stop == size), halo)
+
+
+def split_axis(axis: AxisTile, halo: int) -> list[AxisTile]:
+    """Return an axis as two halves with the same borders, or as it is where it cannot be halved."""
+    core, whole = axis.core, axis.read
+    if len(core) < 2:
+        return [axis]
+    middle = (core.start + core.stop) // 2
+    halves = []
+    for kept in (Span(core.start, middle), Span(middle, core.stop)):
+        read = Span(max(kept.start - halo, whole.start), min(kept.stop + halo, whole.stop))
+        ends = axis.borders[0] and read.start == whole.start, axis.borders[1] and read.stop == whole.stop
+        halves.append(_make_axis_tile(kept, read, ends, halo))
+    return halves
+
+
+def _make_axis_tile(core: Span, read: Span, borders: Ends, halo: int) -> AxisTile:
+    # The decoder returns read less the halo, but all of it up to a border.
+    return AxisTile(core, read, borders, crop=core - (read.start if borders[0] else read.start + halo))

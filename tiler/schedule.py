@@ -17,14 +17,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiler.plan import Plan, Tile
 from tiler.pyramid import halve
-from tiler.sink import Sink
 from tiler.window import Span, Window
 
 Progress = Callable[[int, int, int], None]
@@ -32,10 +31,19 @@ Progress = Callable[[int, int, int], None]
 Graph = dict[Any, Any]
 
 
+class Writable(Protocol):
+    """What the graph needs of a sink."""
+
+    levels: list[tuple[int, int]]
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` at ``window`` of ``level``."""
+
+
 def run_plan(
     plan: Plan,
     run_tile: Callable[[Tile], NDArray[Any]],
-    sink: Sink,
+    sink: Writable,
     *,
     workers: int,
     progress: Progress | None = None,
@@ -60,7 +68,7 @@ def run_plan(
 def build_graph(
     plan: Plan,
     run_tile: Callable[[Tile], NDArray[Any]],
-    sink: Sink,
+    sink: Writable,
     *,
     progress: Progress | None = None,
 ) -> tuple[Graph, list[Any]]:

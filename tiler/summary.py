@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from tiler.memory import format_bytes
+
 if TYPE_CHECKING:
     from tiler.plan import Plan
 
@@ -22,15 +24,3 @@ def summarise_plan(plan: "Plan") -> str:
         "memory": f"about {format_bytes(plan.peak_bytes)} at the peak",
     }
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
-
-
-def format_bytes(size_bytes: int) -> str:
-    """Return a size as people read it, in powers of 1000."""
-    if size_bytes < 1000:
-        return f"{size_bytes} B"
-    size, unit = size_bytes / 1000, "kB"
-    for larger in ("MB", "GB", "TB"):
-        if size < 999.5:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"

@@ -52,6 +52,9 @@ class Window:
     def __mul__(self, factor: int) -> "Window":
         return Window(self.rows * factor, self.columns * factor)
 
+    def __sub__(self, origin: tuple[int, int]) -> "Window":
+        return Window(self.rows - origin[0], self.columns - origin[1])
+
     def __str__(self) -> str:
         return f"rows {self.rows.start}:{self.rows.stop}, columns {self.columns.start}:{self.columns.stop}"
 

@@ -1,0 +1,90 @@
+"""Where the time goes: seconds per stage of a job, added up over its threads."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.source import Source
+from tiler.window import Window
+
+STAGES = ("load", "read", "decode", "write")
+"""Load the model; read windows; run the model; compress and write."""
+
+
+class Profile:
+    """Seconds per stage, over all threads: stages of different tiles run at the same time and may add up to more."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        """Stage: its seconds over all threads."""
+        self.wall_seconds = 0.0
+        """What the job took."""
+        self._lock = Lock()
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time that the block takes to ``stage``."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - started
+
+    @contextmanager
+    def measure_model(self, model: Any) -> Iterator[None]:
+        """Add the time that the model runs in the block to "decode"; a stand-in that does not count is left out."""
+        before = getattr(model, "busy_seconds", 0.0)
+        try:
+            yield
+        finally:
+            self.seconds["decode"] += getattr(model, "busy_seconds", 0.0) - before
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the time after loading in which the model ran no tile, 0 to 1: it runs one at a time."""
+        running = self.wall_seconds - self.seconds["load"]
+        return max(0.0, 1 - self.seconds["decode"] / running) if running > 0 else 0.0
+
+    def summary(self) -> str:
+        """Return the figures as lines of text."""
+        lines = [f"{stage:<8}{seconds:9.2f} s" for stage, seconds in self.seconds.items()]
+        lines.append(
+            f"{'in all':<8}{self.wall_seconds:9.2f} s; the model was idle for {self.idle_share:.1%} after loading"
+        )
+        return "\n".join(lines)
+
+
+class ProfiledSource:
+    """A source whose reads are measured."""
+
+    def __init__(self, source: Source, profile: Profile) -> None:
+        self.source, self.profile = source, profile
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.source.shape
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, channels) float32 values of ``window``."""
+        with self.profile.measure("read"):
+            return self.source.read(window)
+
+
+class ProfiledWrites:
+    """The writing side of a sink, measured."""
+
+    def __init__(self, sink: Any, profile: Profile) -> None:
+        self.sink, self.profile = sink, profile
+        self.levels = sink.levels
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` at ``window`` of ``level``."""
+        with self.profile.measure("write"):
+            self.sink.write(level, window, pixels)
