@@ -202,3 +202,25 @@ def test_memory_is_flat(tmp_path, request, name):
 
     small, large = peak(4096), peak(8192)
     assert large < 1.1 * small
+
+
+PREDICTED = """
+import resource, sys
+import numpy as np
+import tiler
+source = np.random.default_rng(0).normal(size=(int(sys.argv[1]), int(sys.argv[2]), 4)).astype("f4")
+plan = tiler.plan_decode(source)
+tiler.decode(source, sys.argv[3], weights="photo")
+print(plan.peak_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(96, 140), pytest.param(512, 512, marks=pytest.mark.slow)], ids=["1 Mpx", "17 Mpx"]
+)
+def test_peak_memory_is_no_more_than_predicted(tmp_path, height, width):
+    command = [sys.executable, "-c", PREDICTED, str(height), str(width), str(tmp_path / "image.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    predicted, measured = map(int, done.stdout.split())
+    assert measured <= predicted <= 2 * measured
+    assert predicted <= 1.5 * 2**30

@@ -470,3 +470,12 @@ def test_a_real_run_says_only_its_own_on_standard_error(folder, monkeypatch):
     assert re.fullmatch(r"tiler: .*NaN.*\n", done.stderr)
     done = run_process("decode", "good.npy", "image.tif", "--weights", "photo")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_readme_names_every_module_and_no_other():
+    """Its tables have a row for each module, and nothing that has gone."""
+    root = Path(ROOT)
+    rows = [line for line in (root / "README.md").read_text().splitlines() if line.startswith("| `")]
+    named = set(re.findall(r"`(\w+\.py)`", " ".join(rows)))
+    modules = {path.name for folder in ("tiler", "taesd_core") for path in (root / folder).glob("[a-z]*.py")}
+    assert named == modules
