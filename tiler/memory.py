@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-DEFAULT_BUDGET_BYTES = 1_500 * 2**20
+DEFAULT_BUDGET_BYTES = 3 * 2**29
 """What a run takes at most unless told otherwise: larger tiles save a few percent of the work and cost gigabytes."""
 
 
