@@ -1,0 +1,258 @@
+"""Ways to decode a latent, each as a setup for a worker: load, and return the call that is timed.
+
+Every call starts with the float32 latents in an array and ends with the (height, width, 3) uint8 pixels in another,
+on the host. None compresses or writes.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measure import available_cores
+from taesd_core.checkpoint import Checkpoint, load_checkpoint
+from taesd_core.layers import Block, Clamp, Convolution, Relu, Upsample
+from taesd_core.variants import find_weights
+from tiler.sink import Sink
+from tiler.window import Window
+
+Decode = Callable[..., NDArray[Any]]
+
+
+class ArraySink(Sink):
+    """Keeps the pixels in an array."""
+
+    def __init__(self, shape: tuple[int, int, int], dtype: str) -> None:
+        self.levels = [shape[:2]]
+        self.array = np.empty(shape, dtype)
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` at ``window``."""
+        self.array[window.slices] = pixels
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class NullSink(Sink):
+    """Drops the pixels."""
+
+    def __init__(self, levels: list[tuple[int, int]]) -> None:
+        self.levels = levels
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def load_decoder(weights: str) -> Checkpoint:
+    """Return the decoder of weights given by name or file."""
+    return load_checkpoint(find_weights(weights, "decoder"), "decoder")
+
+
+def save_demo_latents(path: Path, height: int, width: int) -> None:
+    """Write the latents of the demo's picture, encoded with this project's own weights; run it apart."""
+    from tiler import encode
+    from tiler.demo_picture import DemoPicture
+
+    encode(DemoPicture(height, width), path, weights="photo")
+
+
+def read_latents(path: Path, channels: int) -> NDArray[np.float32]:
+    """Return the latents of a file as (height, width, channels) float32."""
+    from tiler.sources import open_latents
+
+    source = open_latents(path, channels)
+    return source.read(Window.whole(*source.shape[:2]))
+
+
+def set_up_tiler(
+    path: Path, weights: str, tile_px: int | None = None, dtype: str = "float32", output: str = "uint8"
+) -> Decode:
+    """Decode with the engine: plan, schedule, model, and an array as the sink."""
+    from taesd_core.window_model import WindowModel
+    from tiler.api import plan_decode
+    from tiler.array_source import ArraySource
+    from tiler.engine import run_tile
+    from tiler.schedule import run_plan
+
+    checkpoint = load_decoder(weights)
+    channels = checkpoint.network.channels_in
+    model = WindowModel(checkpoint.network, checkpoint.tensors, output=output, dtype=dtype)  # type: ignore[arg-type]
+    source = ArraySource(read_latents(path, channels), channels)
+    size = {} if tile_px is None else {"tile_size_px": tile_px}
+    plan = plan_decode(source, channels=channels, **size)
+
+    def decode() -> NDArray[Any]:
+        sink = ArraySink(plan.output_shape, output)
+        run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=max(2, len(available_cores())))
+        return sink.array
+
+    return decode
+
+
+def set_up_keras(path: Path, weights: str, output: str = "uint8") -> Decode:
+    """Decode the whole image at once with the plain Keras model, as ports of TAESD to TensorFlow do."""
+    import tensorflow as tf
+
+    from taesd_core.whole_image import build_whole_image_model
+
+    checkpoint = load_decoder(weights)
+    model = build_whole_image_model(checkpoint.network.layers, checkpoint.tensors)
+    latents = read_latents(path, checkpoint.network.channels_in)[None]
+
+    @tf.function
+    def run(x: Any) -> Any:
+        pixels = model(x, training=False)[0]
+        if output == "float32":
+            return pixels
+        return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 1.0) * 255.0), tf.uint8)
+
+    return lambda: run(tf.constant(latents)).numpy()
+
+
+def set_up_diffusers(
+    path: Path,
+    weights: str,
+    *,
+    tiled: bool = False,
+    compiled: bool = False,
+    channels_last: bool = False,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> Decode:
+    """Decode with diffusers' AutoencoderTiny; ``tiled`` is its ``enable_tiling()``."""
+    import torch
+
+    torch.set_num_threads(len(available_cores()))
+    autoencoder = load_autoencoder(weights).to(device, getattr(torch, dtype))
+    if channels_last:
+        autoencoder.to(memory_format=torch.channels_last)
+    if tiled:
+        autoencoder.enable_tiling()
+    if compiled:
+        autoencoder.decoder = torch.compile(autoencoder.decoder)
+    latents = read_latents(path, autoencoder.config.latent_channels)
+    host = torch.from_numpy(np.ascontiguousarray(latents.transpose(2, 0, 1)[None]))
+
+    @torch.inference_mode()
+    def decode() -> NDArray[Any]:
+        x = host.to(device, autoencoder.dtype)
+        if channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        pixels = autoencoder.decode(x).sample[0].float()
+        pixels = pixels.mul(127.5).add(127.5).clamp(0, 255).round().to(torch.uint8)
+        # Waits for the device: the copy to the host comes last.
+        return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    return decode
+
+
+def load_autoencoder(weights: str) -> Any:
+    """Return diffusers' autoencoder with these weights in its decoder."""
+    import torch
+    from diffusers import AutoencoderTiny
+
+    checkpoint = load_decoder(weights)
+    autoencoder = AutoencoderTiny(latent_channels=checkpoint.network.channels_in).eval()
+    found = [module for module in autoencoder.decoder.modules() if isinstance(module, torch.nn.Conv2d)]
+    with torch.no_grad():
+        for module, tensors in zip(found, checkpoint.tensors, strict=True):
+            module.weight.copy_(torch.from_numpy(tensors.kernel.transpose(3, 2, 0, 1).copy()))
+            if tensors.bias is not None:
+                module.bias.copy_(torch.from_numpy(tensors.bias))
+    return autoencoder
+
+
+def set_up_onnxruntime(path: Path, weights: str) -> Decode:
+    """Decode the whole image at once with ONNX Runtime."""
+    import onnxruntime
+
+    latents = _read_planes(path, weights)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(available_cores())
+    session = onnxruntime.InferenceSession(
+        build_onnx(load_decoder(weights), latents.shape), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda: session.run(None, {"latents": latents})[0]
+
+
+def set_up_openvino(path: Path, weights: str) -> Decode:
+    """Decode the whole image at once with OpenVINO."""
+    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLE", "1")
+    import openvino
+
+    latents = _read_planes(path, weights)
+    core = openvino.Core()
+    model = core.read_model(build_onnx(load_decoder(weights), latents.shape))
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": len(available_cores()),
+        # Its own default is bfloat16 where the processor has it.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    return lambda: request.infer([latents])[0].copy()
+
+
+def build_onnx(checkpoint: Checkpoint, shape: tuple[int, ...]) -> bytes:
+    """Return the plain whole-image decoder as an ONNX model from (1, channels, h, w) to (8h, 8w, 3) uint8."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, constants = [], []
+    tensors = iter(checkpoint.tensors)
+
+    def constant(values: Any) -> str:
+        name = f"constant{len(constants)}"
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
+        return name
+
+    def add(operator: str, *inputs: str, **attributes: Any) -> str:
+        name = f"map{len(nodes)}"
+        nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def convolve(x: str) -> str:
+        kernel, bias = next(tensors)
+        inputs = [x, constant(kernel.transpose(3, 2, 0, 1))]
+        if bias is not None:
+            inputs.append(constant(bias))
+        return add("Conv", *inputs, pads=[1, 1, 1, 1])
+
+    x = "latents"
+    for layer in checkpoint.network.layers:
+        if isinstance(layer, Clamp):
+            x = add("Mul", add("Tanh", add("Mul", x, constant(1 / 3))), constant(3))
+        elif isinstance(layer, Relu):
+            x = add("Relu", x)
+        elif isinstance(layer, Upsample):
+            how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+            x = add("Resize", x, "", constant([1, 1, 2, 2]), **how)
+        elif isinstance(layer, Convolution):
+            x = convolve(x)
+        elif isinstance(layer, Block):
+            inner = add("Relu", convolve(add("Relu", convolve(x))))
+            x = add("Relu", add("Add", convolve(inner), x))
+    x = add("Round", add("Mul", add("Clip", x, constant(0), constant(1)), constant(255)))
+    x = add("Transpose", add("Cast", x, to=TensorProto.UINT8), perm=[0, 2, 3, 1])
+    constants.append(numpy_helper.from_array(np.array([0]), "batch"))
+    nodes.append(helper.make_node("Squeeze", [x, "batch"], ["pixels"]))
+    graph = helper.make_graph(
+        nodes,
+        "decoder",
+        [helper.make_tensor_value_info("latents", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, (shape[2] * 8, shape[3] * 8, 3))],
+        constants,
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    return model.SerializeToString()
+
+
+def _read_planes(path: Path, weights: str) -> NDArray[np.float32]:
+    latents = read_latents(path, load_decoder(weights).network.channels_in)
+    return np.ascontiguousarray(latents.transpose(2, 0, 1)[None])
