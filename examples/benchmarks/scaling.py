@@ -1,0 +1,187 @@
+"""How do time and memory grow with the size of the image?
+
+Each size in a fresh process, from start to complete file. The source is a small latent, upscaled window by window, so
+that nothing large exists but the output. With the stand-in decoder, which only repeats pixels, sizes can be far beyond
+what is worth decoding for a measurement: plan, schedule, pyramid and file are the real ones.
+"""
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from decoders import NullSink, RepeatDecoder, load_decoder
+from measure import available_cores, run_apart
+from report import describe_machine, draw_lines, megabytes, print_table
+
+LATENT_SIDE = 16
+"""Of the small latent, latent px: the image is a whole multiple of it."""
+OUTPUTS = ("deflate", "jpeg", "none", "npy", "nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process did."""
+
+    side_px: int
+    n_tiles: int
+    predicted_bytes: int
+    output_bytes: int
+    seconds: float
+    """From the call to the complete file."""
+    peak_bytes: int
+
+    @property
+    def megapixels(self) -> float:
+        """Of the image."""
+        return self.side_px**2 / 1e6
+
+
+@click.command()
+@click.option(
+    "--megapixels",
+    "sizes",
+    multiple=True,
+    type=float,
+    default=(1, 4, 16, 64),
+    show_default=True,
+    help="About how large; may be repeated.",
+)
+@click.option("--decoder", type=click.Choice(["real", "stand-in"]), default="real", show_default=True)
+@click.option("--output", type=click.Choice(OUTPUTS), default="deflate", show_default=True, help="Kind of file.")
+@click.option("--tile-size", "tile_px", type=int, help="Side of a tile, px.  [default: its own]")
+@click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where outputs lie for a while.")
+@click.option("--weights", default="photo", show_default=True, help="Name or file of the decoder's weights.")
+@click.option("--threads", type=int, help="Pin every process to so many cores.  [default: all]")
+@click.option("--chart", type=click.Path(path_type=Path), default="scaling.png", show_default=True)
+def main(
+    sizes: tuple[float, ...],
+    decoder: str,
+    output: str,
+    tile_px: int | None,
+    folder: Path,
+    weights: str,
+    threads: int | None,
+    chart: Path,
+) -> None:
+    """Measure time and peak memory over the size of the image."""
+    cores = available_cores()[:threads]
+    click.echo(describe_machine(len(cores)))
+    jobs = []
+    for size in sizes:
+        upscale = max(1, round(math.sqrt(size * 1e6) / (8 * LATENT_SIDE)))
+        with tempfile.TemporaryDirectory(dir=folder) as inner:
+            run_job = decode_file if decoder == "real" and output != "nothing" else decode_parts
+            arguments = (Path(inner), upscale, output, weights, tile_px, decoder)
+            (n_tiles, predicted, written, seconds), run = run_apart(run_job, *arguments, cores=cores)
+        jobs.append(Job(upscale * LATENT_SIDE * 8, n_tiles, predicted, written, seconds, run.peak_bytes))
+    click.echo(f"Decoder: {decoder}; output: {output}; each size in a fresh process, loading included")
+    print_table(
+        ["Mpx", "tiles", "seconds", "s/Mpx", "ms/tile", "peak MB", "predicted MB", "output MB"],
+        [
+            [
+                f"{job.megapixels:,.1f}",
+                f"{job.n_tiles:,}",
+                f"{job.seconds:.2f}",
+                f"{job.seconds / job.megapixels:.3f}",
+                f"{job.seconds * 1e3 / job.n_tiles:.2f}",
+                megabytes(job.peak_bytes),
+                megabytes(job.predicted_bytes),
+                megabytes(job.output_bytes),
+            ]
+            for job in jobs
+        ],
+    )
+    click.echo(describe_growth(jobs))
+    x = [job.megapixels for job in jobs]
+    panels = {
+        "seconds per Mpx": {"time": (x, [job.seconds / job.megapixels for job in jobs])},
+        "peak memory, MB": {"memory": (x, [job.peak_bytes / 1e6 for job in jobs])},
+    }
+    draw_lines(chart, "Time and memory over the size of the image", "Mpx", panels)
+    click.echo(f"Chart: {chart}")
+
+
+def describe_growth(jobs: list[Job]) -> str:
+    """Return how well a straight line fits the time, and how far memory grows from 16 Mpx on."""
+    lines = []
+    if len({job.side_px for job in jobs}) >= 3:
+        x, y = (np.array(values) for values in zip(*((job.megapixels, job.seconds) for job in jobs), strict=True))
+        # Relative errors, or the largest size alone would decide.
+        slope, start = np.polyfit(x, y, 1, w=1 / y)
+        worst = np.abs((start + slope * x) / y - 1).max()
+        lines.append(f"Time: {start:.2f} s and {slope:.4f} s/Mpx; off that line by {worst:.1%} at most.")
+    # A few rounded megapixels less than 16 are still 16.
+    peaks = [job.peak_bytes for job in jobs if job.megapixels > 15]
+    if len(peaks) >= 2:
+        lines.append(f"Memory from 16 Mpx on: {min(peaks) / 1e6:,.0f} to {max(peaks) / 1e6:,.0f} MB, ")
+        lines[-1] += f"{max(peaks) / min(peaks) - 1:.1%} apart."
+    return "\n".join(lines) or "Too few sizes to say how it grows."
+
+
+def make_latent(channels: int) -> np.ndarray:
+    """Return the small latent, the same every time."""
+    return np.random.default_rng(0).normal(0, 1, (LATENT_SIDE, LATENT_SIDE, channels)).astype(np.float32)
+
+
+def decode_file(
+    folder: Path, upscale: int, output: str, weights: str, tile_px: int | None, decoder: str
+) -> tuple[int, int, int, float]:
+    """Decode to a file by the public call; return tiles, predicted memory, bytes and seconds."""
+    import tiler
+    from tiler.api import plan_decode
+
+    channels = load_decoder(weights).network.channels_in
+    latent = make_latent(channels)
+    size = {} if tile_px is None else {"tile_size_px": tile_px}
+    plan = plan_decode(latent, channels=channels, upscale=upscale, **size)
+    if output == "npy":
+        report = tiler.decode(latent, folder / "image.npy", weights=weights, upscale=upscale, **size)
+    else:
+        path = folder / "image.tif"
+        report = tiler.decode(latent, path, weights=weights, upscale=upscale, compression=output, **size)
+    return report.n_tiles, plan.peak_bytes, report.size_bytes, report.seconds
+
+
+def decode_parts(
+    folder: Path, upscale: int, output: str, weights: str, tile_px: int | None, decoder: str
+) -> tuple[int, int, int, float]:
+    """Decode with the parts of the engine, so that the decoder can be the stand-in and the sink none."""
+    from taesd_core.variants import find_weights
+    from tiler.api import choose_file_tile, load_model, plan_decode
+    from tiler.array_source import ArraySource
+    from tiler.engine import run_tile
+    from tiler.npy_sink import NpySink
+    from tiler.pyramid import level_shapes
+    from tiler.schedule import run_plan
+    from tiler.tiff_sink import TiffSink
+    from tiler.upscale import Upscaled
+
+    started = time.perf_counter()
+    network = load_decoder(weights).network
+    source = Upscaled(ArraySource(make_latent(network.channels_in), network.channels_in), upscale)
+    plan = plan_decode(source, channels=network.channels_in, **({} if tile_px is None else {"tile_size_px": tile_px}))
+    path = folder / ("image.npy" if output == "npy" else "image.tif")
+    if output == "nothing":
+        sink = NullSink(level_shapes(*plan.output_shape[:2], 512))
+    elif output == "npy":
+        sink = NpySink(path, plan.output_shape, np.uint8)
+    else:
+        sink = TiffSink(path, plan.output_shape, compression=output, file_tile_px=choose_file_tile(plan))
+    if decoder == "real":
+        model = load_model(find_weights(weights, "decoder"), "decoder")
+    else:
+        model = RepeatDecoder(network)
+    run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=max(2, len(available_cores())))
+    if output != "nothing":
+        sink.commit()
+    seconds = time.perf_counter() - started
+    return plan.n_tiles, plan.peak_bytes, path.stat().st_size if path.exists() else 0, seconds
+
+
+if __name__ == "__main__":
+    main()
