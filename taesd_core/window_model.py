@@ -3,6 +3,7 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ class WindowModel:
             model = StageModel(stage, rest, output=output if last else None, dtype=dtype)
             self._programs.append(compile_stage(model, channels, dtype))
             channels = model.channels_out
+        # A device has one memory, and all cores work on a window.
+        self._one_at_a_time = Lock()
         execution = choose_execution()
         self._streams = ThreadPoolExecutor(execution.streams, thread_name_prefix="piece")
         self._longest_piece = network.longest_piece if execution.in_pieces else sys.maxsize
@@ -62,10 +65,11 @@ class WindowModel:
             for length, ends in zip(window.shape, borders, strict=False)
         )
         try:
-            x = ops.convert_to_tensor(window[None], self.dtype)
-            for program, row_pieces, column_pieces in zip(self._programs, rows, columns, strict=True):
-                x = self._run_stage(program, x, row_pieces, column_pieces)
-            return ops.convert_to_numpy(x)[0]
+            with self._one_at_a_time:
+                x = ops.convert_to_tensor(window[None], self.dtype)
+                for program, row_pieces, column_pieces in zip(self._programs, rows, columns, strict=True):
+                    x = self._run_stage(program, x, row_pieces, column_pieces)
+                return ops.convert_to_numpy(x)[0]
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError(f"The device cannot hold this tile: {window.shape[:2]} px.") from error

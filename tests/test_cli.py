@@ -70,8 +70,9 @@ def contents(folder):
 
 WORDS = {
     "decode": "--weights --upscale --tile-size --memory --workers --precision --compression --quality --file-tile "
-    "--pyramid --no-pyramid --overwrite --dry-run --profile --quiet",
-    "encode": "--weights --tile-size --memory --workers --precision --overwrite --dry-run --profile --quiet",
+    "--pyramid --no-pyramid --overwrite --resume --force --dry-run --profile --quiet",
+    "encode": "--weights --tile-size --memory --workers --precision --overwrite --resume --force --dry-run --profile "
+    "--quiet",
     "plan": "--upscale --tile-size --memory --file-tile",
     "demo": "--megapixels --overwrite --quiet",
 }
@@ -164,7 +165,7 @@ def calls(monkeypatch):
 
 def test_options_reach_the_library(folder, calls):
     options = ["--tile-size", "160", "--memory", "0.5", "--workers", "3", "--precision", "bfloat16"]
-    options += ["--overwrite", "--quiet", "--weights", "w.safetensors"]
+    options += ["--overwrite", "--quiet", "--weights", "w.safetensors", "--resume", "--force"]
     run("encode", "a", "b", *options)
     run(
         "decode",
@@ -175,6 +176,7 @@ def test_options_reach_the_library(folder, calls):
     )
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
     common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
+    common |= {"resume": True, "force": True}
     assert calls["encode"] == (["a", "b"], common)
     assert calls["decode"] == (
         ["a", "b"],

@@ -3,9 +3,9 @@ import os
 import numpy as np
 import pytest
 
+from tiler import files
 from tiler.errors import InputError, OptionError, OutputExistsError
 from tiler.npy_sink import NpySink
-from tiler.sink import write_at
 from tiler.window import Span, Window
 
 
@@ -104,9 +104,8 @@ def test_writing_goes_on_where_the_kernel_stopped(tmp_path, monkeypatch):
     path.write_bytes(b"..........")
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, rest, position: pwrite(file, rest[:3], position))
-    descriptor = os.open(path, os.O_RDWR)
-    write_at(descriptor, b"abcdefg", 2)
-    os.close(descriptor)
+    with files.open_file(path) as file:
+        files.write_at(file, b"abcdefg", 2)
     assert path.read_bytes() == b"..abcdefg."
 
 

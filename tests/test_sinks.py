@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tiler.errors import InputError, OutputExistsError
+from tiler.errors import InputError, OutputExistsError, TileError
 from tiler.npy_sink import NpySink
 from tiler.tiff_sink import TiffSink
+from tiler.tile_codec import TileCodec
 from tiler.window import Span, Window
 
 FILE_TILE_PX = 16
@@ -226,3 +227,76 @@ def test_pixels_may_be_any_view_and_are_not_changed(tmp_path, case):
     sink.write(0, Window.whole(40, 24), view)
     sink.commit()
     assert_holds(case, sink.path, [(40, 24)])
+
+
+@every_sink
+def test_a_sink_is_reopened_and_written_on(tmp_path, case):
+    """As after a kill: half of the windows by one sink, the others by another on the same part."""
+    for name, n_first in (("once", None), ("twice", 7)):
+        path = tmp_path / name / "a.out"
+        path.parent.mkdir()
+        sink = case.open(path, (70, 40, case.n_channels))
+        jobs = [(level, window) for level, shape in enumerate(sink.levels) for window in cut(*shape, level)]
+        for number, (level, window) in enumerate(jobs):
+            if number == n_first:
+                sink.close()
+                sink = case.open(path, (70, 40, case.n_channels), reopen=True)
+            sink.write(level, window, make_image(case, *sink.levels[level], level)[window.slices])
+        sink.commit()
+        assert_holds(case, path, sink.levels)
+    once, twice = (tmp_path / name / "a.out" for name in ("once", "twice"))
+    # A TIFF too: tiles were written in the same order, and nothing is lost in between.
+    assert once.read_bytes() == twice.read_bytes()
+
+
+@every_sink
+def test_a_part_that_is_another_file_is_not_written_on(tmp_path, case):
+    case.open(tmp_path / "a.out", (70, 41, case.n_channels)).close()
+    before = (tmp_path / "a.out.part").read_bytes()
+    with pytest.raises(InputError, match="has changed"):
+        case.open(tmp_path / "a.out", (70, 42, case.n_channels), reopen=True)
+    (tmp_path / "a.out.part").write_bytes(before[:60])
+    with pytest.raises(InputError, match="has changed"):
+        case.open(tmp_path / "a.out", (70, 41, case.n_channels), reopen=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.out.part"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "tiff" in case.name], ids=lambda case: case.name)
+def test_what_was_written_is_read_back_where_nothing_is_lost(tmp_path, case):
+    sink = case.open(tmp_path / "a.out", (70, 41, 3))
+    noise = np.random.default_rng(0).integers(0, 256, (70, 41, 3), np.uint8)
+    sink.write(0, Window.whole(70, 41), noise)
+    sink.close()
+    sink = case.open(tmp_path / "a.out", (70, 41, 3), reopen=True)
+    assert sink.reads_back == case.exact
+    window = Window(Span(16, 70), Span(32, 41))
+    if case.exact:
+        np.testing.assert_array_equal(sink.read(0, window), noise[window.slices], strict=True)
+    sink.close()
+
+
+@pytest.mark.parametrize("compression", ["deflate", "none"])
+def test_what_is_absent_is_not_read_back_as_0(tmp_path, compression):
+    sink = open_tiff(tmp_path / "a.out", (16, 16, 3), compression=compression)
+    with pytest.raises(TileError, match="damaged"):
+        sink.read(0, Window.whole(16, 16))
+    sink.close()
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
+    sink = NpySink(tmp_path / "a.npy", (4, 4, 3), "uint8")
+    (tmp_path / "a.npy").write_text("precious")
+    with pytest.raises(OutputExistsError):
+        sink.commit()
+    assert (tmp_path / "a.npy").read_text() == "precious"
+    assert sink.part_path.exists()
+
+
+@pytest.mark.parametrize("compression", ["deflate", "jpeg", "none"])
+@pytest.mark.parametrize("quality", [1, 90, 100])
+def test_no_tile_takes_more_than_the_predicted_bytes(compression, quality):
+    codec = TileCodec(compression, quality, 64)
+    random = np.random.default_rng(1)
+    noise = [random.integers(0, top, (64, 64, 3)) * (255 // (top - 1)) for top in (2, 256)]
+    most = max(len(codec.encode(each.astype(np.uint8))) for each in noise)
+    assert 0.9 * codec.most_bytes() < most <= codec.most_bytes()

@@ -229,7 +229,7 @@ def test_the_byte_count_is_patched_after_the_tile_and_its_offset(tmp_path, monke
         n_bytes = pwrite(descriptor, content, position)
         with tifffile.TiffFile(sink.part_path) as tiff:
             offset, count = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
-        stored = sink.part_path.read_bytes()[-len(sink._encode(image)) :] == sink._encode(image)
+        stored = sink.part_path.read_bytes()[-len(sink._codec.encode(image)) :] == sink._codec.encode(image)
         seen.append((stored, offset > 0, count > 0))
         return n_bytes
 
@@ -269,8 +269,8 @@ def test_threads_that_meet_at_the_end_of_the_file_do_not_share_a_place(tmp_path,
         together.wait()  # so that all of them take their space at the same time
         return zlib_tile(tile)
 
-    zlib_tile = sink._encode
-    monkeypatch.setattr(sink, "_encode", encode)
+    zlib_tile = sink._codec.encode
+    monkeypatch.setattr(sink._codec, "encode", encode)
     threads = [threading.Thread(target=sink.write, args=(0, w, image[w.slices])) for w in windows]
     for thread in threads:
         thread.start()

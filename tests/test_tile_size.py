@@ -1,7 +1,7 @@
 import pytest
 
 from taesd_core.network import Network
-from tiler.memory import DEFAULT_BUDGET_BYTES, available_bytes, format_bytes
+from tiler.memory import DEFAULT_BUDGET_BYTES, find_memory, format_bytes
 from tiler.plan import Plan
 from tiler.tile_size import choose_tile_px
 
@@ -50,7 +50,7 @@ def test_more_workers_hold_more():
 
 def test_available_memory_is_what_another_program_says():
     psutil = pytest.importorskip("psutil")
-    assert available_bytes() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert 0 < find_memory() <= 1.2 * psutil.virtual_memory().available
 
 
 @pytest.mark.parametrize(

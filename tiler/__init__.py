@@ -7,7 +7,7 @@ Importing this package is cheap; TensorFlow, dask and tifffile are loaded when t
 """
 
 from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode
-from tiler.errors import InputError, OptionError, OutputExistsError, TileError, TilerError
+from tiler.errors import InputError, OptionError, OutputExistsError, RefusedError, TileError, TilerError
 from tiler.plan import Plan
 from tiler.profile import Profile
 from tiler.source import Source
@@ -19,6 +19,7 @@ __all__ = [
     "OutputExistsError",
     "Plan",
     "Profile",
+    "RefusedError",
     "Report",
     "Source",
     "Span",

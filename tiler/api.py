@@ -3,7 +3,6 @@
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,23 +12,26 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.checkpoint import CheckpointError, Part, load_checkpoint
+from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
 from taesd_core.load import load_window_model
 from taesd_core.network import Network
 from taesd_core.variants import find_weights
 from tiler.edges import EdgePadded
 from tiler.engine import run_tile
 from tiler.errors import InputError, OptionError
+from tiler.fingerprint import Fields, fingerprint_source
+from tiler.job import Job, run_job
+from tiler.journal import find_journal
 from tiler.memory import default_budget_bytes
-from tiler.model import Model, OneAtATime
-from tiler.npy_sink import NpySink
+from tiler.model import Model
+from tiler.output import plan_npy, plan_tiff
 from tiler.plan import Plan
-from tiler.profile import Profile, ProfiledSource, ProfiledWrites
-from tiler.schedule import Progress, run_plan
-from tiler.sink import Sink, check_output
+from tiler.profile import Profile
+from tiler.schedule import Progress
+from tiler.sink import check_output
 from tiler.source import Source
 from tiler.sources import Openable, open_image, open_latents
-from tiler.tiff_sink import Compression, TiffSink
+from tiler.tile_codec import Compression
 from tiler.tile_size import choose_tile_px
 from tiler.upscale import Upscaled
 
@@ -54,7 +56,9 @@ class Report:
     n_levels: int
     """Levels of its pyramid; 1 without one."""
     n_tiles: int
-    """Tiles decoded."""
+    """Tiles of the image."""
+    n_resumed: int
+    """Of these, tiles that an earlier run had finished."""
     size_bytes: int
     """Of the file."""
     seconds: float
@@ -76,6 +80,8 @@ def decode(
     file_tile_px: int | None = None,
     pyramid: bool = True,
     overwrite: bool = False,
+    resume: bool = False,
+    force: bool = False,
     progress: Progress | None = None,
     profile: Profile | None = None,
 ) -> Report:
@@ -97,7 +103,9 @@ def decode(
         file_tile_px: side of the TIFF's own tiles; by default the largest power of 2 up to 512 (1024 for huge images)
             that divides the tile.
         pyramid: whether a TIFF gets reduced levels for viewers.
-        overwrite: whether an existing output may be replaced.
+        overwrite: whether an existing output may be replaced, and a half-done one started over.
+        resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
+        force: begin even where the disk or the memory seem to be too small.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
         profile: gets the seconds that each stage took.
 
@@ -107,8 +115,10 @@ def decode(
     Raises:
         InputError: latents or weights cannot be used.
         OptionError: an option is out of its range.
-        OutputExistsError: the output exists and ``overwrite`` is false.
-        TileError: a tile failed; no file is left.
+        OutputExistsError: the output exists or is half done, and neither ``overwrite`` nor ``resume`` is true.
+        RefusedError: the disk or the memory seem to be too small.
+        TileError: a tile failed. Finished tiles are kept beside the output, as after OSError (a full disk) and
+            KeyboardInterrupt: ``resume=True`` goes on.
 
     Example:
         >>> import tiler
@@ -117,25 +127,33 @@ def decode(
     started = time.monotonic()
     output = Path(output)
     kind = _check_kind(output, (".tif", ".tiff", ".npy"))
-    check_output(output, overwrite=overwrite)
+    _check_output(output, overwrite=overwrite, resume=resume)
     _check_precision(precision)
-    checkpoint = _find_checkpoint(weights, "decoder")
-    network = _read_network(checkpoint, "decoder")
-    source = _open_latents(latents, network, upscale)
-    plan = _make_plan(source, network, tile_size_px, memory_bytes, workers, file_tile_px)
+    path = _find_checkpoint(weights, "decoder")
+    checkpoint = _read_checkpoint(path, "decoder")
+    source = _open_latents(latents, checkpoint.network, upscale)
+    plan = _make_plan(source, checkpoint.network, tile_size_px, memory_bytes, workers, file_tile_px)
     if kind == ".npy":
-        sink: Sink = NpySink(output, plan.output_shape, np.uint8, overwrite=overwrite)
+        planned = plan_npy(output, plan, np.uint8, overwrite=overwrite)
     else:
-        sink = TiffSink(
+        planned = plan_tiff(
             output,
-            plan.output_shape,
+            plan,
             compression=compression,
             quality=quality,
             file_tile_px=choose_file_tile(plan, file_tile_px),
             pyramid=pyramid,
             overwrite=overwrite,
         )
-    return _run(plan, source, partial(load_model, checkpoint, "decoder", precision), sink, progress, profile, started)
+    model = partial(load_model, path, "decoder", precision)
+    inputs: Fields = {
+        "latents": fingerprint_source(source),
+        "weights": checkpoint.sha256,
+        "upscale": upscale,
+        "precision": precision,
+    }
+    job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
+    return _run(job, progress, started)
 
 
 def encode(
@@ -148,6 +166,8 @@ def encode(
     workers: int | None = None,
     precision: Precision = "float32",
     overwrite: bool = False,
+    resume: bool = False,
+    force: bool = False,
     progress: Progress | None = None,
     profile: Profile | None = None,
 ) -> Report:
@@ -164,7 +184,9 @@ def encode(
         memory_bytes: as for ``decode``.
         workers: threads that read and write while one tile is encoded.
         precision: as for ``decode``.
-        overwrite: whether an existing output may be replaced.
+        overwrite: whether an existing output may be replaced, and a half-done one started over.
+        resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
+        force: begin even where the disk or the memory seem to be too small.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
         profile: gets the seconds that each stage took.
 
@@ -174,20 +196,25 @@ def encode(
     Raises:
         InputError: image or weights cannot be used.
         OptionError: an option is out of its range.
-        OutputExistsError: the output exists and ``overwrite`` is false.
-        TileError: a tile failed; no file is left.
+        OutputExistsError: the output exists or is half done, and neither ``overwrite`` nor ``resume`` is true.
+        RefusedError: the disk or the memory seem to be too small.
+        TileError: a tile failed. Finished tiles are kept beside the output, as after OSError (a full disk) and
+            KeyboardInterrupt: ``resume=True`` goes on.
     """
     started = time.monotonic()
     latents = Path(latents)
     _check_kind(latents, (".npy",))
-    check_output(latents, overwrite=overwrite)
+    _check_output(latents, overwrite=overwrite, resume=resume)
     _check_precision(precision)
-    checkpoint = _find_checkpoint(weights, "encoder")
-    network = _read_network(checkpoint, "encoder")
-    source = EdgePadded(open_image(image), network.scale_in)
-    plan = _make_plan(source, network, tile_size_px, memory_bytes, workers)
-    sink = NpySink(latents, plan.output_shape, np.float32, channels_first=True, overwrite=overwrite)
-    return _run(plan, source, partial(load_model, checkpoint, "encoder", precision), sink, progress, profile, started)
+    path = _find_checkpoint(weights, "encoder")
+    checkpoint = _read_checkpoint(path, "encoder")
+    source = EdgePadded(open_image(image), checkpoint.network.scale_in)
+    plan = _make_plan(source, checkpoint.network, tile_size_px, memory_bytes, workers)
+    planned = plan_npy(latents, plan, np.float32, channels_first=True, overwrite=overwrite)
+    model = partial(load_model, path, "encoder", precision)
+    inputs: Fields = {"image": fingerprint_source(source), "weights": checkpoint.sha256, "precision": precision}
+    job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
+    return _run(job, progress, started)
 
 
 def decode_lazily(
@@ -211,7 +238,7 @@ def decode_lazily(
     import dask.array
 
     checkpoint = _find_checkpoint(weights, "decoder")
-    network = _read_network(checkpoint, "decoder")
+    network = _read_checkpoint(checkpoint, "decoder").network
     source = _open_latents(latents, network, upscale)
     plan = _make_plan(source, network, tile_size_px)
 
@@ -305,44 +332,21 @@ def load_model(checkpoint: Path, part: Part, precision: Precision = "float32") -
 
 @lru_cache(maxsize=2)
 def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, size_bytes: int) -> Model:
-    return OneAtATime(load_window_model(path, part, dtype=precision))
+    return load_window_model(path, part, dtype=precision)
 
 
-def _run(
-    plan: Plan,
-    source: Source,
-    load: Callable[[], Model],
-    sink: Sink,
-    progress: Progress | None,
-    profile: Profile | None,
-    started: float,
-) -> Report:
-    profile = profile or Profile()
-    try:
-        with profile.measure("load"):
-            model = load()
-        with profile.measure_model(model):
-            measured = ProfiledSource(source, profile)
-            writes = ProfiledWrites(sink, profile)
-            run_plan(
-                plan,
-                lambda tile: run_tile(tile, measured, model),
-                writes,
-                workers=plan.workers,
-                progress=progress,
-            )
-        sink.commit()
-    except BaseException:
-        sink.discard()
-        raise
-    profile.wall_seconds = time.monotonic() - started
+def _run(job: Job, progress: Progress | None, started: float) -> Report:
+    done = run_job(job, progress)
+    path = job.output.path
+    job.profile.wall_seconds = time.monotonic() - started
     return Report(
-        sink.path,
-        plan.output_shape,
-        len(sink.levels),
-        plan.n_tiles,
-        sink.path.stat().st_size,
-        profile.wall_seconds,
+        path,
+        job.plan.output_shape,
+        done.n_levels,
+        job.plan.n_tiles,
+        done.n_resumed,
+        path.stat().st_size,
+        job.profile.wall_seconds,
     )
 
 
@@ -353,9 +357,9 @@ def _find_checkpoint(weights: PathLike, part: Part) -> Path:
         raise InputError(str(error)) from error
 
 
-def _read_network(checkpoint: Path, part: Part) -> Network:
+def _read_checkpoint(checkpoint: Path, part: Part) -> Checkpoint:
     try:
-        return load_checkpoint(checkpoint, part).network
+        return load_checkpoint(checkpoint, part)
     except CheckpointError as error:
         raise InputError(str(error)) from error
     except OSError as error:
@@ -406,6 +410,12 @@ def _count_workers(workers: int | None) -> int:
     if workers < 1:
         raise OptionError(f"No worker: workers={workers}. Use 1 or more.")
     return workers
+
+
+def _check_output(path: Path, *, overwrite: bool, resume: bool) -> None:
+    # Early, before anything is read. A journal without a part may be that of the complete output: see there.
+    if not (resume and find_journal(path).exists()):
+        check_output(path, overwrite=overwrite)
 
 
 def _check_precision(precision: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.fingerprint import fingerprint_array
 from tiler.layout import LATENT_TYPES, check_type, find_layout
 from tiler.window import Window
 
@@ -60,6 +61,11 @@ class ArraySource:
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self._layout.shape
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A text that is another one when a NumPy array holds something else; None of other arrays."""
+        return fingerprint_array(self._array) if isinstance(self._array, np.ndarray) else None
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""

@@ -65,6 +65,8 @@ def main(context: click.Context, debug: bool) -> None:
 @options.file_tile
 @options.pyramid
 @options.overwrite
+@options.resume
+@options.force
 @options.dry_run
 @options.profile
 @options.quiet
@@ -82,6 +84,8 @@ def decode(
     file_tile_px: int | None,
     pyramid: bool,
     overwrite: bool,
+    resume: bool,
+    force: bool,
     dry_run: bool,
     profile: bool,
     quiet: bool,
@@ -105,7 +109,7 @@ def decode(
             file_tile_px=file_tile_px,
         )
         click.echo(plan.summary())
-        _check_output(output, overwrite)
+        _check_output(output, overwrite or resume)
         return
     seconds = Profile() if profile else None
     with show_progress("Decoding", quiet=quiet) as progress:
@@ -123,6 +127,8 @@ def decode(
             file_tile_px=file_tile_px,
             pyramid=pyramid,
             overwrite=overwrite,
+            resume=resume,
+            force=force,
             progress=progress,
             profile=seconds,
         )
@@ -141,6 +147,8 @@ def decode(
 @options.workers
 @options.precision
 @options.overwrite
+@options.resume
+@options.force
 @options.dry_run
 @options.profile
 @options.quiet
@@ -153,6 +161,8 @@ def encode(
     workers: int | None,
     precision: Any,
     overwrite: bool,
+    resume: bool,
+    force: bool,
     dry_run: bool,
     profile: bool,
     quiet: bool,
@@ -168,7 +178,7 @@ def encode(
     if dry_run:
         plan = api.plan_encode(image, tile_size_px=tile_size_px, memory_bytes=memory_bytes, workers=workers)
         click.echo(plan.summary())
-        _check_output(latents, overwrite)
+        _check_output(latents, overwrite or resume)
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
@@ -181,6 +191,8 @@ def encode(
             workers=workers,
             precision=precision,
             overwrite=overwrite,
+            resume=resume,
+            force=force,
             progress=progress,
             profile=seconds,
         )
@@ -244,6 +256,8 @@ def describe(report: "Report") -> str:
     height, width, channels = report.shape
     levels = f", {report.n_levels} levels" if report.n_levels > 1 else ""
     tiles = "1 tile" if report.n_tiles == 1 else f"{report.n_tiles} tiles"
+    if report.n_resumed:
+        tiles += f", {report.n_resumed} of them finished before,"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
     return (

@@ -13,7 +13,7 @@ import numpy as np
 from tiler.api import Report, decode, encode
 from tiler.demo_picture import DemoPicture
 from tiler.errors import OptionError
-from tiler.memory import available_bytes, default_budget_bytes
+from tiler.memory import default_budget_bytes
 from tiler.sink import check_output
 from tiler.source import Source
 from tiler.window import Span, Window
@@ -22,8 +22,6 @@ Show = Callable[[str], AbstractContextManager[Callable[[int, int, int], None] | 
 """``show(label)``: a context that shows progress, such as ``tiler.progress.show_progress``."""
 
 _WEIGHTS = "photo"
-_MEMORY_BYTES = min(2 * default_budget_bytes(), available_bytes() // 2)
-"""An encoder's tiles repeat much work at their margins, and a demo wants to be quick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,15 @@ def run_demo(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".tiler-demo-") as folder:
         latents = Path(folder) / "latents.npy"
         with show("Encoding") as progress:
-            encoded = encode(picture, latents, weights=_WEIGHTS, memory_bytes=_MEMORY_BYTES, progress=progress)
+            # An encoder's tiles repeat much work at their margins, and a demo wants to be quick.
+            encoded = encode(
+                picture, latents, weights=_WEIGHTS, memory_bytes=2 * default_budget_bytes(), progress=progress
+            )
         with show("Decoding") as progress:
-            decoded = decode(latents, output, weights=_WEIGHTS, overwrite=overwrite, progress=progress)
+            # The picture is always the same, so that a demo that was stopped goes on.
+            decoded = decode(
+                latents, output, weights=_WEIGHTS, overwrite=overwrite, resume=not overwrite, progress=progress
+            )
     return DemoReport(encoded, decoded, measure_psnr(output, picture))
 
 

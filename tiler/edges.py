@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import OptionError
+from tiler.fingerprint import fingerprint_source
 from tiler.source import Source
 from tiler.window import Span, Window
 
@@ -30,6 +31,11 @@ class EdgePadded:
         """(height, width, channels), height and width multiples of ``multiple``."""
         height, width, channels = self._source.shape
         return height + -height % self._multiple, width + -width % self._multiple, channels
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the source."""
+        return fingerprint_source(self._source)
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""

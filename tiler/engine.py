@@ -1,13 +1,15 @@
 """One tile: read its window, run the model, keep the core."""
 
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError, TileError, TilerError
-from tiler.model import Model
+from tiler.model import Ends, Model
 from tiler.plan import Tile
+from tiler.profile import Profile
 from tiler.source import Source
 
 
@@ -59,3 +61,30 @@ def _check_finite(window: NDArray[np.float32], tile: Tile) -> None:
         f"{tile.read.rows.start + row}, column {tile.read.columns.start + column}, channel {channel} "
         f"(tile {tile.row}, {tile.column}: {tile.read}). Mend the input."
     )
+
+
+class Turns:
+    """A model that takes one window at a time, and no more once the run is stopping.
+
+    Else all tiles that wait for the model when somebody presses Ctrl-C would be decoded first.
+    """
+
+    def __init__(self, model: Model, stopping: Event, profile: Profile) -> None:
+        self._model, self._stopping, self._profile = model, stopping, profile
+        self._turn = Lock()
+
+    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
+        """Return what the model returns.
+
+        Raises:
+            StoppedError: the run is stopping.
+        """
+        with self._turn:
+            if self._stopping.is_set():
+                raise StoppedError("The run is stopping.")
+            with self._profile.measure("decode"):
+                return self._model(window, borders)
+
+
+class StoppedError(TilerError):
+    """A tile was not begun because the run is stopping; nobody gets to see this."""

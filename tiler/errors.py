@@ -5,8 +5,12 @@
     TilerError                  exit code 1
     ├── OptionError             2   ValueError        an option out of its range, or two that do not go together
     ├── InputError              3   ValueError        latents, image or weights that cannot be used
-    ├── OutputExistsError       4   FileExistsError   the output is there and may not be replaced
+    ├── OutputExistsError       4   FileExistsError   the output is there, half done, or being written by another run
+    ├── RefusedError            5   RuntimeError      too little disk space or memory; nothing was begun
     └── TileError               6   RuntimeError      a tile failed on the way; the cause is chained
+
+A run that fails after work was done keeps it (but with InputError): the error then has a note that says how much
+(``__notes__``), and ``resume=True`` goes on. OSError, for a full disk, and KeyboardInterrupt come as they are.
 
 A message is one line: what is wrong, ``name=value`` with its unit, the rule, what to do.
 """
@@ -31,9 +35,15 @@ class InputError(TilerError, ValueError):
 
 
 class OutputExistsError(TilerError, FileExistsError):
-    """The output exists and ``overwrite`` was not given."""
+    """The output exists, or is half done, and ``overwrite`` was not given; or another run is writing it."""
 
     exit_code = 4
+
+
+class RefusedError(TilerError, RuntimeError):
+    """Disk or memory are predicted to be too small, and ``force`` was not given."""
+
+    exit_code = 5
 
 
 class TileError(TilerError, RuntimeError):

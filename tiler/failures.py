@@ -1,5 +1,6 @@
 """How the command line fails: one line on standard error, and an exit code."""
 
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -8,9 +9,9 @@ from typing import Any, NoReturn
 import click
 
 from tiler.errors import TilerError
+from tiler.interrupt import INTERRUPTED, stop_in_order
 
 _FAILED = 6
-_INTERRUPTED = 130
 
 
 class Failure(click.ClickException):
@@ -24,42 +25,59 @@ class Failure(click.ClickException):
 class Group(click.Group):
     """A group whose every failure is one line on standard error and an exit code."""
 
+    _words: Sequence[str] = ()
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; whatever it raises becomes a ``click.ClickException``."""
         try:
-            return super().invoke(ctx)
+            with stop_in_order(self._how_to_go_on()):
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Failure(self._add_how_to_go_on("interrupted.", error), INTERRUPTED) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             if ctx.params["debug"]:
                 traceback.print_exception(error)
-            raise _explain(error) from error
+            message, code = _explain(error)
+            raise Failure(self._add_how_to_go_on(message, error), code) from error
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any
     ) -> NoReturn:
         """Run the command line and exit."""
+        self._words = list(sys.argv[1:] if args is None else args)
         try:
             code = super().main(args, prog_name, **{**options, "standalone_mode": False})
         except click.ClickException as error:
             # No usage and no hint around it: one line.
-            click.echo(f"tiler: {' '.join(error.format_message().split())}", err=True)
+            words = error.message if isinstance(error, Failure) else " ".join(error.format_message().split())
+            click.echo(f"tiler: {words}", err=True)
             code = error.exit_code
         except click.Abort:
             click.echo("tiler: interrupted", err=True)
-            code = _INTERRUPTED
+            code = INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
 
+    def _how_to_go_on(self) -> str:
+        """Return the command that goes on with what this one has left."""
+        resumes = {"decode", "encode"} & set(self._words) and "--resume" not in self._words
+        return f"Go on with: {shlex.join(['tiler', *self._words, *(['--resume'] if resumes else [])])}"
 
-def _explain(error: Exception) -> click.ClickException:
+    def _add_how_to_go_on(self, message: str, error: BaseException) -> str:
+        notes = getattr(error, "__notes__", [])
+        # One line of it; but the spaces in a name are the name's.
+        message = " ".join([*message.split(), *notes])
+        return f"{message} {self._how_to_go_on()}" if notes else message
+
+
+def _explain(error: Exception) -> tuple[str, int]:
     """Return the message and exit code of an error."""
     if isinstance(error, TilerError):
-        message, code = str(error), error.exit_code
-    elif isinstance(error, MemoryError):
-        message, code = f"Out of memory ({error}). Use a smaller --tile-size or fewer --workers.", _FAILED
-    elif isinstance(error, OSError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"Out of memory ({error}). Use a smaller --tile-size or fewer --workers.", _FAILED
+    if isinstance(error, OSError):
         where = f": path={error.filename}" if error.filename else ""
-        message, code = f"{error.strerror or error}{where}. Mend that and run again.", _FAILED
-    else:
-        message, code = f"Our mistake: {type(error).__name__}: {error}. Please report it, with what --debug says.", 1
-    return Failure(message, code)
+        return f"{error.strerror or error}{where}. Mend that and run again.", _FAILED
+    return f"Our mistake: {type(error).__name__}: {error}. Please report it, with what --debug says.", 1

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.fingerprint import fingerprint_array
 from tiler.input_file import open_regular_file, shorten
 from tiler.layout import BYTE_VALUES
 from tiler.window import Window
@@ -51,6 +52,11 @@ class PixelSource:
         """(height, width, channels)."""
         height, width, channels = self._pixels.shape
         return height, width, channels
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that is another one when the pixels are others."""
+        return fingerprint_array(self._pixels)
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""

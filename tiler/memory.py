@@ -1,7 +1,10 @@
 """Memory: what there is, and how a number of bytes is said."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 DEFAULT_BUDGET_BYTES = 3 * 2**29
 """What a run takes at most unless told otherwise: larger tiles save a few percent of the work and cost gigabytes."""
@@ -9,17 +12,8 @@ DEFAULT_BUDGET_BYTES = 3 * 2**29
 
 def default_budget_bytes() -> int:
     """Return the memory that a run may take by default: half of what is free, 1.5 GiB at most."""
-    return min(DEFAULT_BUDGET_BYTES, available_bytes() // 2)
-
-
-def available_bytes() -> int:
-    """Return how much memory this machine can give without swapping, as far as it says so."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        fields = dict(line.split(":") for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available_bytes = find_memory()
+    return DEFAULT_BUDGET_BYTES if available_bytes is None else min(DEFAULT_BUDGET_BYTES, available_bytes // 2)
 
 
 def format_bytes(size_bytes: int) -> str:
@@ -32,3 +26,28 @@ def format_bytes(size_bytes: int) -> str:
             break
         size, unit = size / 1000, larger
     return f"{size:.3g} {unit}"
+
+
+def find_memory() -> int | None:
+    """Return how much memory this process can have, what it has included, in bytes; None where nobody says."""
+    limits = []
+    with suppress(OSError, KeyError, ValueError):
+        limits.append(_read_table(Path("/proc/meminfo"))["MemAvailable:"] * 1024)
+    with suppress(OSError, KeyError, ValueError):
+        # Version 2; what caches files can be taken back.
+        free = int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text())
+        limits.append(free + _read_table(_CGROUP / "memory.stat")["inactive_file"])
+    if not limits:
+        with suppress(OSError, ValueError):
+            limits.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return max(min(limits), 0) + _find_resident() if limits else None
+
+
+def _find_resident() -> int:
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _read_table(path: Path) -> dict[str, int]:
+    return {name: int(value) for name, value, *_ in map(str.split, path.read_text().splitlines())}

@@ -1,8 +1,6 @@
 """What the engine asks of a model. ``taesd_core`` satisfies it without knowing; so does a stand-in in a test."""
 
-import time
 from collections.abc import Iterable
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,26 +50,3 @@ class Model(Protocol):
 
     def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
         """Return exactly the pixels that ``window`` determines: it less the halo on each side that is no border."""
-
-
-class OneAtATime:
-    """A model that takes one window at a time, whoever calls: a device has one memory, and all cores work on a window.
-
-    Args:
-        model: what is called.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.busy_seconds = 0.0
-        """Seconds that the model has run, waiting for it not included."""
-        self._lock = Lock()
-
-    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
-        """Return exactly the pixels that ``window`` determines."""
-        with self._lock:
-            started = time.perf_counter()
-            try:
-                return self.model(window, borders)
-            finally:
-                self.busy_seconds += time.perf_counter() - started

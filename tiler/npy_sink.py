@@ -1,14 +1,16 @@
 """A ``.npy`` file as a sink: the array as numpy stores it, to be memory-mapped by whoever reads it."""
 
 import io
+import math
 import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tiler import files
 from tiler.errors import InputError, OptionError
-from tiler.sink import Sink, check_window, write_at
+from tiler.sink import Sink, check_window
 from tiler.window import Window
 
 
@@ -24,9 +26,11 @@ class NpySink(Sink):
         channels_first: store (1, channels, height, width), as diffusion pipelines do; windows are given as
             (height, width, channels) all the same.
         overwrite: whether an existing file may be replaced (when the new one is complete).
+        reopen: write on what an earlier run left; all else must be as it was then.
 
     Raises:
         OptionError: ``shape`` is empty, or ``dtype`` cannot be stored.
+        InputError: what is to be reopened is another file than it was.
         OSError: the disk is too full for the whole file.
     """
 
@@ -38,6 +42,7 @@ class NpySink(Sink):
         *,
         channels_first: bool = False,
         overwrite: bool = False,
+        reopen: bool = False,
     ) -> None:
         self.shape = shape
         self.levels = [shape[:2]]
@@ -48,14 +53,16 @@ class NpySink(Sink):
         if self.dtype.hasobject:
             raise OptionError(f"Python objects cannot be stored: dtype={self.dtype}. Use a type of numbers.")
         super().__init__(path, overwrite=overwrite)
-        self.levels = [shape[:2]]
 
         header = self._header()
         self._start = len(header)
-        self._file = open(self.part_path, "w+b", buffering=0)  # noqa: SIM115 — close() does
+        self._file = files.open_file(self.part_path, new=not reopen)
+        if reopen:
+            self._check_part(header)
+            return
         try:
-            _allocate(self._file.fileno(), self._start + self.dtype.itemsize * np.prod(shape, dtype=object))
-            write_at(self._file.fileno(), header, 0)
+            files.allocate(self._file, self._start + count_bytes(shape, dtype))
+            files.write_at(self._file, header, 0)
         except BaseException:
             self.discard()
             raise
@@ -79,11 +86,16 @@ class NpySink(Sink):
                 rows = rows[None]  # whole rows lie one behind the other: a single run
             for row, run in enumerate(rows, window.rows.start):
                 position = (number * height + row) * width + window.columns.start
-                write_at(self._file.fileno(), run.data, self._start + position * pixel_bytes)
+                files.write_at(self._file, run.data, self._start + position * pixel_bytes)
 
-    def close(self) -> None:
-        """Release the file; ``NAME.part`` stays."""
-        self._file.close()
+    def _check_part(self, header: bytes) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if size != self._start + count_bytes(self.shape, self.dtype) or files.read_at(self._file, 99, 0) != header[:99]:
+            self.close()
+            raise InputError(
+                f"The half-done output has changed: path={self.part_path}, size={size} bytes. "
+                "Start over with --overwrite."
+            )
 
     def _header(self) -> bytes:
         height, width, channels = self.shape
@@ -99,9 +111,6 @@ class NpySink(Sink):
         return header.getvalue()
 
 
-def _allocate(descriptor: int, n_bytes: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        # A full disk is found now, not after hours.
-        os.posix_fallocate(descriptor, 0, n_bytes)
-    else:  # macOS
-        os.ftruncate(descriptor, n_bytes)
+def count_bytes(shape: tuple[int, int, int], dtype: DTypeLike) -> int:
+    """Return how many bytes the values of an array take."""
+    return math.prod(shape) * np.dtype(dtype).itemsize

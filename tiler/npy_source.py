@@ -18,6 +18,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.fingerprint import fingerprint_file
 from tiler.input_file import open_regular_file, shorten
 from tiler.layout import LATENT_TYPES, check_type, find_layout
 from tiler.window import Span, Window
@@ -53,6 +54,11 @@ class NpySource:
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self._layout.shape
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that is another one when the file holds something else."""
+        return fingerprint_file(self._descriptor)
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""

@@ -36,15 +36,6 @@ class Profile:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - started
 
-    @contextmanager
-    def measure_model(self, model: Any) -> Iterator[None]:
-        """Add the time that the model runs in the block to "decode"; a stand-in that does not count is left out."""
-        before = getattr(model, "busy_seconds", 0.0)
-        try:
-            yield
-        finally:
-            self.seconds["decode"] += getattr(model, "busy_seconds", 0.0) - before
-
     @property
     def idle_share(self) -> float:
         """Share of the time after loading in which the model ran no tile, 0 to 1: it runs one at a time."""

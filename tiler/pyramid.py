@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler.window import Span, Window
+
 
 def level_shapes(height: int, width: int, smallest: int) -> list[tuple[int, int]]:
     """Return (height, width) of every level, level 0 first, down to one that fits ``smallest`` × ``smallest``.
@@ -37,3 +39,27 @@ def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     rows = pixels[0::2].astype(np.uint16) + pixels[1::2]
     return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+
+
+Task = tuple[int, int, int]
+"""(level, row, column) of a tile in the grid of its level; tiles of all levels have the same size in px."""
+
+
+def level_window(levels: list[tuple[int, int]], tile_px: int, task: Task) -> Window:
+    """Return the window of its level that a task writes."""
+    level, row, column = task
+    height, width = levels[level]
+    rows = Span(row * tile_px, min((row + 1) * tile_px, height))
+    return Window(rows, Span(column * tile_px, min((column + 1) * tile_px, width)))
+
+
+def find_parent(task: Task) -> Task:
+    """Return the task above."""
+    level, row, column = task
+    return level + 1, row // 2, column // 2
+
+
+def find_children(task: Task) -> list[Task]:
+    """Return the four tasks below; at the edge some do not exist."""
+    level, row, column = task
+    return [(level - 1, 2 * row + down, 2 * column + right) for down in (0, 1) for right in (0, 1)]

@@ -2,12 +2,15 @@
 
 The life of a sink:
 
-1. It is opened: an existing output is refused unless it may be replaced, and ``NAME.part`` is made beside it.
+1. It is opened: an existing output is refused unless it may be replaced, and ``NAME.part`` is made beside it. Or it
+   is reopened: ``NAME.part`` is there from an earlier run and is written on.
 2. ``write`` puts windows where they belong, in any order, from many threads; no two windows share a file tile.
+   ``sync`` waits until all that was written so far is on the disk; a journal notes windows only then.
 3. ``commit`` syncs and renames ``NAME.part`` to ``NAME``: the final name never exists half-written.
-   Or ``discard`` removes ``NAME.part``.
+   Or ``close`` leaves ``NAME.part`` for a later run, or ``discard`` removes it.
 """
 
+import io
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler import files
 from tiler.errors import InputError, OutputExistsError
 from tiler.window import Window
 
@@ -35,31 +39,54 @@ class Sink(ABC):
     levels: list[tuple[int, int]]
     """(height, width) of every level, level 0 first; one only where there is no pyramid."""
 
+    reads_back = False
+    """Whether ``read`` gives exactly what was written: not where compression loses something."""
+
+    _file: io.FileIO
+
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         self.path = Path(path)
-        self.part_path = self.path.with_name(self.path.name + ".part")
+        self.part_path = find_part(self.path)
+        self._overwrite = overwrite
         check_output(self.path, overwrite=overwrite)
 
     @abstractmethod
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
         """Put ``pixels`` (height, width, channels) at ``window`` of pyramid level ``level`` (0 = full size)."""
 
-    @abstractmethod
+    def read(self, level: int, window: Window) -> NDArray[Any]:
+        """Return what was written at ``window``, which may have been in an earlier run; see ``reads_back``."""
+        raise NotImplementedError
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk."""
+        files.sync(self._file)
+
     def close(self) -> None:
         """Release the file; ``NAME.part`` stays."""
+        self._file.close()
 
     def commit(self) -> None:
-        """Sync to disk and give the file its final name."""
+        """Sync to disk and give the file its final name.
+
+        Raises:
+            OutputExistsError: a file of this name has appeared meanwhile; ``NAME.part`` stays.
+        """
+        self.sync()
         self.close()
-        _sync(self.part_path)
-        os.replace(self.part_path, self.path)
-        # The new name is in the folder, and the folder is a file of its own.
-        _sync(self.path.parent)
+        check_output(self.path, overwrite=self._overwrite)
+        files.replace(self.part_path, self.path)
+        files.sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Remove what was written."""
         self.close()
-        self.part_path.unlink(missing_ok=True)
+        files.remove(self.part_path)
+
+
+def find_part(path: Path) -> Path:
+    """Return where an output is written until it is complete."""
+    return path.with_name(path.name + ".part")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -91,21 +118,3 @@ def check_window(window: Window, shape: tuple[int, int, int], dtype: np.dtype[An
             f"Pixels do not fit their window: pixels={pixels.shape} {pixels.dtype}, "
             f"window={(*window.shape, channels)} {dtype}."
         )
-
-
-def write_at(descriptor: int, content: bytes | memoryview, position: int) -> None:
-    """Write all of ``content`` at ``position`` of a file; threads can share the descriptor."""
-    rest = memoryview(content).cast("B")
-    while rest:
-        # The kernel may take less than it is given: 2 GiB at most, or what a nearly full disk has left.
-        n_bytes = os.pwrite(descriptor, rest, position)
-        rest = rest[n_bytes:]
-        position += n_bytes
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

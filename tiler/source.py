@@ -12,6 +12,9 @@ class Source(Protocol):
     """Something that gives windows of a (height, width, channels) array.
 
     ``read`` is called from many threads at once and reads no more than the window.
+
+    It may have an attribute ``fingerprint``, a text that is another one when the values are others: a half-done job
+    is gone on with only when it is the same. Without it a few windows are compared.
     """
 
     @property

@@ -18,22 +18,19 @@ import itertools
 import os
 import struct
 import threading
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError, OptionError
+from tiler import files
+from tiler.errors import InputError, OptionError, TileError
 from tiler.pyramid import level_shapes
-from tiler.sink import Sink, check_window, write_at
+from tiler.sink import Sink, check_window
 from tiler.srgb_profile import srgb_profile
+from tiler.tile_codec import Compression, TileCodec
 from tiler.window import Window
-
-Compression = Literal["deflate", "jpeg", "none"]
 
 
 class TiffSink(Sink):
@@ -51,9 +48,11 @@ class TiffSink(Sink):
         pyramid: whether there are reduced levels, down to one that fits a single file tile.
         overwrite: whether an existing file may be replaced (when the new one is complete).
         description: any text, stored with level 0.
+        reopen: write on what an earlier run left; all else must be as it was then.
 
     Raises:
         OptionError: an option is out of its range.
+        InputError: what is to be reopened is another file than it was.
     """
 
     def __init__(
@@ -67,35 +66,28 @@ class TiffSink(Sink):
         pyramid: bool = True,
         overwrite: bool = False,
         description: str | None = None,
+        reopen: bool = False,
     ) -> None:
         height, width, channels = shape
         if min(shape) < 1 or channels != 3:
             raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
-        if file_tile_px < 16 or file_tile_px % 16:
-            raise OptionError(f"TIFF tiles cannot be {file_tile_px} px wide. Use a multiple of 16 px.")
-        if not 1 <= quality <= 100:
-            raise OptionError(f"No such JPEG quality: quality={quality}. Use 1 to 100.")
-        encoders: dict[str, Callable[[NDArray[np.uint8]], bytes]] = {
-            "deflate": _deflate,
-            "jpeg": partial(_jpeg, quality=quality),
-            "none": np.ndarray.tobytes,
-        }
-        if compression not in encoders:
-            raise OptionError(f"No such compression: compression={compression}. Use {', '.join(encoders)}.")
+        self._codec = TileCodec(compression, quality, file_tile_px)
         super().__init__(path, overwrite=overwrite)
-
-        self._encode = encoders[compression]
         self.file_tile_px = file_tile_px
         self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
+        self.reads_back = self._codec.lossless
         self._lock = threading.Lock()
+        if reopen:
+            self._reopen()
+            return
+        skeleton, self._tables = self._make_skeleton(description)
+        self._file = files.open_file(self.part_path, new=True)
         try:
-            self._write_skeleton(compression, description)
-            self._tables = self._finish_skeleton(compression)
+            files.write_at(self._file, skeleton, 0)
         except BaseException:
-            self.part_path.unlink(missing_ok=True)
+            self.discard()
             raise
-        self._file = open(self.part_path, "r+b", buffering=0)  # noqa: SIM115 — close() does
-        self._end = os.path.getsize(self.part_path)
+        self._end = len(skeleton) + len(skeleton) % 2
 
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
         """Put ``pixels`` (height, width, 3) uint8 at ``window`` of ``level``.
@@ -115,28 +107,53 @@ class TiffSink(Sink):
                     f"TIFF tile={size} px. Use a tile size that is a multiple of it."
                 )
 
-        n_across = -(-self.levels[level][1] // size)
         for row in range(0, len(window.rows), size):
             for column in range(0, len(window.columns), size):
-                index = (window.rows.start + row) // size * n_across + (window.columns.start + column) // size
-                tile = _fill(pixels[row : row + size, column : column + size], size)
-                self._put(self._tables[level], index, self._encode(tile))
+                index = self._find_index(level, window.rows.start + row, window.columns.start + column)
+                content = self._codec.encode(pixels[row : row + size, column : column + size])
+                self._put(self._tables[level], index, content)
 
-    def close(self) -> None:
-        """Release the file; ``NAME.part`` stays."""
-        self._file.close()
+    def read(self, level: int, window: Window) -> NDArray[np.uint8]:
+        """Return what was written at ``window``, whole file tiles of ``level``; not of a JPEG.
+
+        Raises:
+            TileError: a file tile is absent or damaged.
+        """
+        size = self.file_tile_px
+        pixels = np.empty((*window.shape, 3), np.uint8)
+        for row in range(0, len(window.rows), size):
+            for column in range(0, len(window.columns), size):
+                part = pixels[row : row + size, column : column + size]
+                index = self._find_index(level, window.rows.start + row, window.columns.start + column)
+                part[:] = self._get(self._tables[level], index)[: part.shape[0], : part.shape[1]]
+        return pixels
+
+    def _find_index(self, level: int, row: int, column: int) -> int:
+        """Return the place in the tables of the file tile that starts there."""
+        n_across = -(-self.levels[level][1] // self.file_tile_px)
+        return row // self.file_tile_px * n_across + column // self.file_tile_px
 
     def _put(self, tables: "_Tables", index: int, content: bytes) -> None:
         with self._lock:
             offset = self._end
             # TIFF wants everything to begin at an even byte.
             self._end += len(content) + len(content) % 2
-        descriptor = self._file.fileno()
-        write_at(descriptor, content, offset)
-        tables.offsets.patch(descriptor, index, offset)
-        tables.byte_counts.patch(descriptor, index, len(content))
+        files.write_at(self._file, content, offset)
+        tables.offsets.patch(self._file, index, offset)
+        tables.byte_counts.patch(self._file, index, len(content))
 
-    def _write_skeleton(self, compression: Compression, description: str | None) -> None:
+    def _get(self, tables: "_Tables", index: int) -> NDArray[np.uint8]:
+        n_bytes, offset = tables.byte_counts.look_up(self._file, index), tables.offsets.look_up(self._file, index)
+        try:
+            return self._codec.decode(files.read_at(self._file, n_bytes, offset))
+        except ValueError as error:
+            raise TileError(
+                f"The half-done output is damaged: path={self.part_path}, TIFF tile={index} ({error}). "
+                "Start over with --overwrite and without --resume."
+            ) from error
+
+    def _make_skeleton(self, description: str | None) -> "tuple[bytes, list[_Tables]]":
+        """Return the file without tiles, and where the tables of its pages are."""
         import tifffile
 
         size = self.file_tile_px
@@ -146,12 +163,12 @@ class TiffSink(Sink):
             "jpeg": {"photometric": "ycbcr", "compression": "zlib"},
             "none": {"photometric": "rgb"},
         }
-        layout = layouts[compression]
-        with tifffile.TiffWriter(self.part_path, bigtiff=True, byteorder="<") as tiff:
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file, bigtiff=True, byteorder="<") as tiff:
             for level, (height, width) in enumerate(self.levels):
                 n_tiles = -(-height // size) * -(-width // size)
                 # tifffile takes no iterator for a page that is a single, uncompressed tile without a border.
-                contiguous = compression == "none" and height == width == size
+                contiguous = self._codec.compression == "none" and height == width == size
                 tiff.write(
                     None if contiguous else itertools.repeat(b"", n_tiles),
                     shape=(height, width, 3),
@@ -165,15 +182,11 @@ class TiffSink(Sink):
                     software="taesd-tiler",
                     description=description.encode() if description and level == 0 else None,
                     metadata=None,
-                    **layout,
+                    **layouts[self._codec.compression],
                 )
-
-    def _finish_skeleton(self, compression: Compression) -> "list[_Tables]":
-        """Change what tifffile could not write, and find the tables of every page."""
-        import tifffile
-
-        with tifffile.TiffFile(self.part_path, mode="r+") as tiff:
-            if compression == "jpeg":
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            if self._codec.compression == "jpeg":
                 for page in tiff.pages:
                     _mark_as_jpeg(page)
             last = tiff.pages[-1]
@@ -182,13 +195,35 @@ class TiffSink(Sink):
                 # A page of one tile was given a place for it, and is the last: the tile becomes absent too.
                 last.tags["TileOffsets"].overwrite(0)
                 last.tags["TileByteCounts"].overwrite(0)
-            tables = [
-                _Tables(_Table.of(page.tags["TileOffsets"]), _Table.of(page.tags["TileByteCounts"]))
-                for page in tiff.pages
-            ]
-        if end:
-            os.truncate(self.part_path, end)
-        return tables
+            tables = [_Tables.of(page) for page in tiff.pages]
+        return file.getvalue()[: end or None], tables
+
+    def _reopen(self) -> None:
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(self.part_path) as tiff:
+                found = [(page.imagelength, page.imagewidth) for page in tiff.pages]
+                tables = [_Tables.of(page) for page in tiff.pages]
+        except (tifffile.TiffFileError, KeyError, ValueError):
+            found, tables = [], []
+        if found != self.levels:
+            raise InputError(
+                f"The half-done output has changed: path={self.part_path}, levels={found}. "
+                "Start over with --overwrite and without --resume."
+            )
+        self._tables = tables
+        self._file = files.open_file(self.part_path)
+        size = os.fstat(self._file.fileno()).st_size
+        self._end = size + size % 2
+
+
+def count_most_bytes(shape: tuple[int, int, int], codec: TileCodec, *, pyramid: bool) -> int:
+    """Return how large a file can get, at most."""
+    levels = level_shapes(*shape[:2], codec.size_px) if pyramid else [shape[:2]]
+    n_tiles = sum(-(-height // codec.size_px) * -(-width // codec.size_px) for height, width in levels)
+    # An even number for each tile, two numbers in the tables, and the other tags of each page.
+    return n_tiles * (codec.most_bytes() + 1 + 2 * 8) + len(levels) * 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +241,12 @@ class _Table:
         # SHORT, LONG or LONG8: tifffile takes the narrowest type that holds any tile of this size.
         return cls(tag.valueoffset, struct.Struct({3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]))
 
-    def patch(self, descriptor: int, index: int, value: int) -> None:
-        write_at(descriptor, self.number.pack(value), self.position + index * self.number.size)
+    def patch(self, file: io.FileIO, index: int, value: int) -> None:
+        files.write_at(file, self.number.pack(value), self.position + index * self.number.size)
+
+    def look_up(self, file: io.FileIO, index: int) -> int:
+        content = files.read_at(file, self.number.size, self.position + index * self.number.size)
+        return int(self.number.unpack(content)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,30 +256,11 @@ class _Tables:
     offsets: _Table
     byte_counts: _Table
 
+    @classmethod
+    def of(cls, page: Any) -> "_Tables":
+        return cls(_Table.of(page.tags["TileOffsets"]), _Table.of(page.tags["TileByteCounts"]))
+
 
 def _mark_as_jpeg(page: Any) -> None:
     page.tags["Compression"].overwrite(7)
     page.tags["YCbCrSubSampling"].overwrite((2, 2))
-
-
-def _fill(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Repeat the last row and column of a tile at the edge: small, and no rim creeps into a JPEG."""
-    height, width = tile.shape[:2]
-    if (height, width) == (size, size):
-        return tile
-    return np.pad(tile, ((0, size - height), (0, size - width), (0, 0)), mode="edge")
-
-
-def _deflate(tile: NDArray[np.uint8]) -> bytes:
-    differences = tile.copy()  # to the pixel on the left, modulo 256: predictor 2
-    differences[:, 1:] -= tile[:, :-1]
-    return zlib.compress(differences.data, level=1)
-
-
-def _jpeg(tile: NDArray[np.uint8], quality: int) -> bytes:
-    """Return a complete JPEG file, so that a tile can be served as it is."""
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(tile).save(content, "JPEG", quality=quality, subsampling="4:2:0")
-    return content.getvalue()

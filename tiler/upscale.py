@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tiler.edges import read_clamped
 from tiler.errors import OptionError
+from tiler.fingerprint import fingerprint_source
 from tiler.source import Source
 from tiler.window import Span, Window
 
@@ -53,6 +54,11 @@ class Upscaled:
         """(height, width, channels)."""
         height, width, channels = self._source.shape
         return height * self._scale, width * self._scale, channels
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the source."""
+        return fingerprint_source(self._source)
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""

@@ -1,0 +1,70 @@
+"""A job of a few tiles with a stand-in decoder, and how its result is compared."""
+
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import tifffile
+from conftest import RepeatModel
+
+from taesd_core.network import Network
+from tiler.array_source import ArraySource
+from tiler.fingerprint import fingerprint_source
+from tiler.job import Job, run_job
+from tiler.output import plan_npy, plan_tiff
+from tiler.plan import Plan
+
+TILE_PX = 64
+KINDS = ["npy", "deflate", "none", "jpeg"]
+
+
+class CountingModel(RepeatModel):
+    """Counts what it decodes, and does what it is told to before each."""
+
+    def __init__(self, before=lambda number: None):
+        self.n_calls, self.before = 0, before
+        self.lock = Lock()
+
+    def __call__(self, window, borders):
+        with self.lock:
+            number, self.n_calls = self.n_calls, self.n_calls + 1
+        self.before(number)
+        return super().__call__(window, borders)
+
+
+def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, seed=0, workers=1, **changes):
+    """A job of 4 × 3 tiles, three levels where there is a pyramid."""
+    latents = np.random.default_rng(seed).normal(size=(height, width, 4)).astype(np.float32)
+    source = ArraySource(latents, 4)
+    plan = Plan(Network.decoder(4), height, width, TILE_PX // 8, workers)
+    if kind == "npy":
+        output = plan_npy(Path(folder) / "image.npy", plan, np.uint8, overwrite=overwrite)
+    else:
+        path = Path(folder) / "image.tif"
+        options = {"compression": kind, "quality": 90, "file_tile_px": 32, "pyramid": True, "overwrite": overwrite}
+        output = plan_tiff(path, plan, **options)
+    inputs = {"latents": fingerprint_source(source)}
+    model = model or RepeatModel()
+    return replace(Job(output, plan, source, inputs, lambda: model), **changes)
+
+
+def read_result(path):
+    """What must be the same however often a job was stopped: all bytes, or all tiles of all levels."""
+    path = Path(path)
+    content = path.read_bytes()
+    if path.suffix == ".npy" or path.name.endswith(".npy.part"):
+        return content
+    with tifffile.TiffFile(path) as file:
+        return [
+            [content[offset : offset + n] for offset, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            for page in file.pages
+        ]
+
+
+def run_whole(folder, kind, **options):
+    """The result of a run that nothing happened to."""
+    job = make_job(folder, kind, **options)
+    run_job(job)
+    assert [path.name for path in Path(folder).iterdir()] == [job.output.path.name]
+    return read_result(job.output.path)

@@ -1,0 +1,431 @@
+"""What is finished survives, and nothing else counts."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_job import KINDS, CountingModel, make_job, read_result, run_whole
+
+from tiler import files
+from tiler import journal as journal_module
+from tiler.errors import InputError, OutputExistsError, TileError
+from tiler.fingerprint import find_difference
+from tiler.job import run_job
+from tiler.journal import find_journal
+from tiler.journal_file import make_line, parse
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+class Broken(Exception):
+    """What stops a run in these tests."""
+
+
+def fail_at(number):
+    def before(n):
+        if n == number:
+            raise Broken
+
+    return before
+
+
+def raise_at(number):
+    def progress(n_done, *_):
+        if n_done == number:
+            raise Broken
+
+    return progress
+
+
+def stop_after(folder, kind, n_tiles, **options):
+    """Leave a job with so many tiles finished."""
+    model = CountingModel(fail_at(n_tiles))
+    with pytest.raises(TileError):
+        run_job(make_job(folder, kind, model, **options))
+    return make_job(folder, kind, **options).output.path
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Results of runs that nothing happened to, by kind."""
+    return {kind: run_whole(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+@every_kind
+@pytest.mark.parametrize("n_first", range(1, 12))
+def test_a_run_goes_on_after_any_tile_and_decodes_no_tile_twice(tmp_path, kind, n_first, whole):
+    output = stop_after(tmp_path, kind, n_first)
+    extra = ["image.tif.part.quarters"] if kind == "jpeg" else []
+    assert names(tmp_path) == [output.name + ".part", output.name + ".part.journal", *extra]
+    model = CountingModel()
+    done = run_job(make_job(tmp_path, kind, model, resume=True))
+    assert (done.n_resumed, model.n_calls) == (n_first, 12 - n_first)
+    assert read_result(output) == whole[kind]
+    assert names(tmp_path) == [output.name]
+
+
+@every_kind
+def test_a_run_that_is_stopped_again_and_again_still_decodes_each_tile_once(tmp_path, kind, whole):
+    n_calls = 0
+    for n_first in (3, 4, 1, 2):
+        model = CountingModel(fail_at(n_first))
+        with pytest.raises(TileError) as caught:
+            run_job(make_job(tmp_path, kind, model, resume=True))
+        n_calls += n_first
+        assert caught.value.__notes__ == [f"{n_calls} of 12 tiles are finished and kept."]
+    run_job(make_job(tmp_path, kind, model := CountingModel(), resume=True))
+    assert n_calls + model.n_calls == 12
+    assert read_result(tmp_path / f"image.{'npy' if kind == 'npy' else 'tif'}") == whole[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "n_first"),
+    [("npy", 16, 3), ("deflate", 16, 4), ("jpeg", 16, 4)]
+    + [pytest.param(kind, 30, 10, marks=pytest.mark.slow) for kind in KINDS],
+)
+def test_the_journal_cut_at_every_byte_loses_only_what_it_told_of(tmp_path, kind, side, n_first):
+    """Also in the header, of which nothing is left then, and behind the last line, where it is complete."""
+    first, folder = tmp_path / "first", tmp_path / "cut"
+    for each in (first, tmp_path / "whole"):
+        each.mkdir()
+    whole = run_whole(tmp_path / "whole", kind, height=side, width=side)
+    with pytest.raises(Broken):
+        run_job(make_job(first, kind, height=side, width=side), raise_at(n_first))
+    name = "image.npy" if kind == "npy" else "image.tif"
+    content = find_journal(first / name).read_bytes()
+    entries = parse(content)[1]
+    assert len([each for each in entries if each[0] == 0]) == n_first
+    for size in range(len(content) + 1):
+        shutil.copytree(first, folder)
+        os.truncate(find_journal(folder / name), size)
+        model = CountingModel()
+        done = run_job(make_job(folder, kind, model, height=side, width=side, resume=True))
+        assert read_result(folder / name) == whole, size
+        assert names(folder) == [name]
+        n_left = sum(each[0] == 0 for each in parse(content[:size])[1])
+        assert model.n_calls == (side // 8 + (side % 8 > 0)) ** 2 - done.n_resumed
+        # Of a quarter whose line told that it was of no more use, nothing is left when the next line is cut off.
+        assert done.n_resumed <= n_left if kind == "jpeg" else done.n_resumed == n_left
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", ["deflate", "jpeg"])
+def test_a_journal_with_any_byte_changed_is_believed_only_up_to_there(tmp_path, kind, whole):
+    output = stop_after(tmp_path / "first", kind, 10) if (tmp_path / "first").mkdir() is None else None
+    content = find_journal(output).read_bytes()
+    folder = tmp_path / "changed"
+    for place in range(0, len(content), 7):
+        shutil.copytree(tmp_path / "first", folder)
+        spoiled = bytearray(content)
+        spoiled[place] ^= 1 + place % 255
+        find_journal(folder / output.name).write_bytes(spoiled)
+        run_job(make_job(folder, kind, resume=True))
+        assert read_result(folder / output.name) == whole[kind], place
+        shutil.rmtree(folder)
+
+
+def test_lines_of_an_earlier_job_do_not_count():
+    header, seed = make_line('{"format": 1, "job": "a", "fields": {}}', 0)
+    other, _ = make_line('{"format": 1, "job": "b", "fields": {}}', 0)
+    entry, _ = make_line("[0, 0, 0]", seed)
+    assert parse(header + entry)[1] == [[0, 0, 0]]
+    assert parse(other + entry)[1] == []
+
+
+def test_quarters_that_are_gone_are_made_again(tmp_path, whole):
+    output = stop_after(tmp_path, "jpeg", 10)
+    (tmp_path / "image.tif.part.quarters").write_bytes(b"")
+    run_job(make_job(tmp_path, "jpeg", model := CountingModel(), resume=True))
+    assert 2 < model.n_calls <= 12
+    assert read_result(output) == whole["jpeg"]
+    assert names(tmp_path) == [output.name]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.02, 2])
+def test_quarters_stay_few(tmp_path, monkeypatch, seconds):
+    """256 tiles and their 85 nodes; only what waits for a node above takes space, and that again and again."""
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", seconds)
+    sizes = []
+    path = tmp_path / "image.tif.part.quarters"
+    model = CountingModel(lambda number: sizes.append(path.stat().st_size))
+    run_job(make_job(tmp_path, "jpeg", model, height=128, width=128, workers=2))
+    assert len(sizes) == 256
+    assert max(sizes) <= 30 * 32 * 32 * 3
+
+
+# -- half done
+
+
+@every_kind
+def test_a_half_done_job_is_refused_and_named_with_both_ways_out(tmp_path, kind, whole):
+    output = stop_after(tmp_path, kind, 5)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputExistsError, match=r"\.part, finished=5 of 12 tiles.*--resume.*--overwrite"):
+        run_job(make_job(tmp_path, kind))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    model = CountingModel()
+    assert run_job(make_job(tmp_path, kind, model, overwrite=True)).n_resumed == 0
+    assert model.n_calls == 12
+    assert read_result(output) == whole[kind]
+
+
+@every_kind
+def test_with_nothing_there_resume_just_starts(tmp_path, kind, whole):
+    assert run_job(job := make_job(tmp_path, kind, resume=True)).n_resumed == 0
+    assert read_result(job.output.path) == whole[kind]
+
+
+def test_an_old_output_stays_until_a_resumed_job_is_complete(tmp_path, whole):
+    (tmp_path / "image.npy").write_text("old")
+    output = stop_after(tmp_path, "npy", 5, overwrite=True)
+    assert output.read_text() == "old"
+    with pytest.raises(OutputExistsError, match="The output exists"):
+        run_job(make_job(tmp_path, "npy", resume=True))
+    run_job(make_job(tmp_path, "npy", model := CountingModel(), resume=True, overwrite=True))
+    assert model.n_calls == 7
+    assert read_result(output) == whole["npy"]
+
+
+def test_another_job_is_refused_with_the_first_difference(tmp_path):
+    stop_after(tmp_path, "deflate", 5)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"first difference: latents, begun with 30 × 22 × 4.*now 30 × 22 × 4"):
+        run_job(make_job(tmp_path, "deflate", resume=True, seed=1))
+    with pytest.raises(InputError, match="first difference: compression, begun with deflate, now none"):
+        run_job(make_job(tmp_path, "none", resume=True))
+    job = make_job(tmp_path, "deflate", resume=True)
+    with pytest.raises(InputError, match="first difference: weights, begun with nothing, now abc"):
+        run_job(make_job(tmp_path, "deflate", resume=True, inputs=job.inputs | {"weights": "abc"}))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_differences_are_named_in_order():
+    assert find_difference({"a": 1, "b": 2}, {"a": 1, "b": 2}) is None
+    assert find_difference({"a": 1, "b": 2}, {"a": 3, "b": 4}) == "a, begun with 1, now 3"
+    assert find_difference({"a": 1, "b": 2}, {"a": 1}) == "b, begun with 2, now nothing"
+    # JSON keeps the kinds apart: True is not 1.
+    assert find_difference({"a": 1}, {"a": 1, "c": False}) == "c, begun with nothing, now False"
+
+
+@every_kind
+def test_a_changed_part_is_refused_and_kept(tmp_path, kind):
+    output = stop_after(tmp_path, kind, 5)
+    part = output.with_name(output.name + ".part")
+    os.truncate(part, 100)
+    with pytest.raises(InputError, match="has changed") as caught:
+        run_job(make_job(tmp_path, kind, resume=True))
+    assert not hasattr(caught.value, "__notes__")
+    assert find_journal(output).exists()
+    assert part.exists()
+    run_job(make_job(tmp_path, kind, overwrite=True))
+    assert names(tmp_path) == [output.name]
+
+
+def test_a_part_that_is_not_ours_is_not_touched(tmp_path):
+    """As of a browser, which names its downloads so."""
+    (tmp_path / "image.npy.part").write_text("a download")
+    for resume in (False, True):
+        with pytest.raises(OutputExistsError, match="without a journal"):
+            run_job(make_job(tmp_path, "npy", resume=resume))
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["a download"]
+    run_job(make_job(tmp_path, "npy", overwrite=True))
+    assert names(tmp_path) == ["image.npy"]
+
+
+def test_a_kill_between_the_last_two_steps_is_cleaned_up(tmp_path, whole):
+    output = stop_after(tmp_path, "deflate", 11)
+    job = make_job(tmp_path, "deflate", resume=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "remove", lambda path: None)  # the file has its name, the journal is still there
+        run_job(job)
+    assert names(tmp_path) == ["image.tif", "image.tif.part.journal"]
+    run_job(make_job(tmp_path, "deflate", model := CountingModel(), resume=True))
+    assert model.n_calls == 0
+    assert read_result(output) == whole["deflate"]
+    assert names(tmp_path) == ["image.tif"]
+
+
+def test_a_journal_without_a_part_does_not_vouch_for_an_old_output(tmp_path):
+    """Not complete, so the output is not of this job."""
+    (tmp_path / "image.npy").write_text("old")
+    stop_after(tmp_path, "npy", 11, overwrite=True)
+    (tmp_path / "image.npy.part").unlink()
+    with pytest.raises(OutputExistsError):
+        run_job(make_job(tmp_path, "npy", resume=True))
+    assert (tmp_path / "image.npy").read_text() == "old"
+
+
+# -- what a failure leaves
+
+
+@every_kind
+def test_bad_input_leaves_nothing_for_mended_it_is_another_job(tmp_path, kind):
+    job = make_job(tmp_path, kind)
+    job.source._array[29, 21, 0] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        run_job(job)
+    assert names(tmp_path) == []
+
+
+@every_kind
+def test_a_failure_before_the_first_tile_leaves_nothing(tmp_path, kind):
+    with pytest.raises(TileError) as caught:
+        run_job(make_job(tmp_path, kind, CountingModel(fail_at(0))))
+    assert not hasattr(caught.value, "__notes__")
+    assert names(tmp_path) == []
+
+    def load():
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run_job(make_job(tmp_path, kind, load_model=load))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError])
+def test_whatever_stops_a_run_keeps_what_is_finished(tmp_path, monkeypatch, error, whole):
+    job = make_job(tmp_path, "deflate")
+    told = []
+
+    def progress(n_done, *_):
+        told.append(n_done)
+        if n_done == 6:
+            raise error
+
+    with pytest.raises(error) as caught:
+        run_job(job, progress)
+    assert caught.value.__notes__ == ["6 of 12 tiles are finished and kept."]
+    told.clear()
+    run_job(make_job(tmp_path, "deflate", resume=True), lambda *counts: told.append(counts))
+    assert told[0] == (6, 12, 0)
+    assert [counts[0] for counts in told] == [6, 7, 8, 9, 10, 11, 12]
+    assert told[1][2] <= 64 * 64
+    assert read_result(job.output.path) == whole["deflate"]
+
+
+# -- syncing
+
+
+@every_kind
+def test_a_line_is_on_the_disk_only_after_what_it_tells_of(tmp_path, kind, monkeypatch):
+    """Data first: nothing is written to the part between its last sync and the line that tells of it."""
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    log = []
+    write, sync = files.write_at, files.sync
+
+    def name_of(file):
+        return os.readlink(f"/proc/self/fd/{file.fileno()}").rpartition(".")[2]
+
+    monkeypatch.setattr(
+        files, "write_at", lambda file, *rest: (log.append(("write", name_of(file))), write(file, *rest))
+    )
+    monkeypatch.setattr(files, "sync", lambda file: (log.append(("sync", name_of(file))), sync(file)))
+    run_job(make_job(tmp_path, kind))
+    assert log.count(("sync", "journal")) > 12
+    dirty = set()
+    for action, name in log:
+        if name == "journal":
+            assert not dirty, log
+        elif action == "write":
+            dirty.add(name)
+        else:
+            dirty.discard(name)
+
+
+def test_syncs_are_seconds_apart(tmp_path, monkeypatch):
+    n_syncs = []
+    sync = files.sync
+    monkeypatch.setattr(files, "sync", lambda file: (n_syncs.append(1), sync(file)))
+    run_job(make_job(tmp_path, "none", height=128, width=128))
+    assert len(n_syncs) < 20
+
+
+def test_after_a_failed_sync_nothing_more_is_believed(tmp_path, monkeypatch, whole):
+    """The system tells of lost pages once; the next sync would succeed without them."""
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    sync, calls = files.sync, []
+
+    def lose(file):
+        name = os.readlink(f"/proc/self/fd/{file.fileno()}")
+        if name.endswith(".part"):
+            calls.append(name)
+            if len(calls) == 6:
+                raise OSError(5, "Input/output error")
+        sync(file)
+
+    monkeypatch.setattr(files, "sync", lose)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        run_job(make_job(tmp_path, "npy", workers=3))
+    # One sync before the first tile, four that succeeded: nothing that came with or after the fifth.
+    assert caught.value.filename == str(tmp_path / "image.npy.part")
+    n_kept = sum(each[0] == 0 for each in parse((tmp_path / "image.npy.part.journal").read_bytes())[1])
+    assert caught.value.__notes__ == [f"{n_kept} of 12 tiles are finished and kept."]
+    monkeypatch.setattr(files, "sync", sync)
+    run_job(make_job(tmp_path, "npy", model := CountingModel(), resume=True))
+    assert model.n_calls == 12 - n_kept
+    assert len(calls) == 6
+    assert read_result(tmp_path / "image.npy") == whole["npy"]
+
+
+# -- one run at a time
+
+
+def test_a_second_run_on_the_same_output_is_refused_at_once(tmp_path, whole):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait(number):
+        entered.set()
+        assert go_on.wait(20)
+
+    job = make_job(tmp_path, "deflate", CountingModel(wait))
+    thread = threading.Thread(target=run_job, args=[job])
+    thread.start()
+    assert entered.wait(20)
+    for options in ({}, {"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}):
+        with pytest.raises(OutputExistsError, match="Another run is writing this output"):
+            run_job(make_job(tmp_path, "deflate", **options))
+    go_on.set()
+    thread.join()
+    assert read_result(job.output.path) == whole["deflate"]
+    assert names(tmp_path) == ["image.tif"]
+
+
+def test_a_process_that_holds_the_lock_keeps_others_out_until_it_is_killed(tmp_path):
+    output = stop_after(tmp_path, "npy", 5)
+    script = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True)"
+    script += "; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script, find_journal(output)], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(OutputExistsError, match="Another run"):
+            run_job(make_job(tmp_path, "npy", resume=True))
+        process.kill()
+    run_job(make_job(tmp_path, "npy", resume=True))
+    assert names(tmp_path) == ["image.npy"]
+
+
+def test_a_journal_that_was_removed_while_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    """The other run completes between our opening its journal and our lock on it."""
+    path = find_journal(tmp_path / "image.npy")
+    path.touch()
+    flock, calls = fcntl.flock, []
+
+    def remove_first(file, how):
+        if not calls:
+            path.unlink()
+        calls.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    run_job(make_job(tmp_path, "npy"))
+    assert len(calls) == 2
+    assert names(tmp_path) == ["image.npy"]

@@ -1,0 +1,104 @@
+"""What is asked of the operating system so that a file lasts; sinks and journal write through here and nowhere else.
+
+A test puts another ``os`` into this module: one that fails, or that forgets what was not synced.
+"""
+
+import errno
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def open_file(path: Path, *, new: bool = False) -> io.FileIO:
+    """Open a file to read and write at positions; a new one is empty, whatever was there."""
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if new else 0)
+    return io.FileIO(os.open(path, flags, 0o666), "r+")
+
+
+def open_or_create(path: Path) -> tuple[io.FileIO, bool]:
+    """Open a file with what is in it, or make it; say whether it was made."""
+    while True:
+        try:
+            return io.FileIO(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o666), "r+"), True
+        except FileExistsError:
+            try:
+                return open_file(path), False
+            except FileNotFoundError:
+                continue  # It was removed in between.
+
+
+def write_at(file: io.FileIO, content: bytes | memoryview, position: int) -> None:
+    """Write all of ``content`` at ``position`` of a file; threads can share it.
+
+    Raises:
+        OSError: the disk is full or broken; part of it may be written.
+    """
+    descriptor = file.fileno()
+    rest = memoryview(content).cast("B")
+    while rest:
+        # The kernel may take less than it is given: 2 GiB at most, or what a nearly full disk has left.
+        n_bytes = os.pwrite(descriptor, rest, position)
+        if not n_bytes:
+            raise OSError(errno.EIO, "The system wrote nothing")
+        rest = rest[n_bytes:]
+        position += n_bytes
+
+
+def read_at(file: io.FileIO, n_bytes: int, position: int) -> bytes:
+    """Return ``n_bytes`` from ``position`` of a file, fewer at its end; threads can share it."""
+    parts = []
+    while n_bytes:
+        part = os.pread(file.fileno(), n_bytes, position)
+        if not part:
+            break
+        parts.append(part)
+        n_bytes, position = n_bytes - len(part), position + len(part)
+    return b"".join(parts)
+
+
+def allocate(file: io.FileIO, n_bytes: int) -> None:
+    """Make a file so long, with space on the disk for all of it where the system can.
+
+    Raises:
+        OSError: the disk is too full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        # A full disk is found now, not after hours.
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+    else:  # macOS
+        os.ftruncate(file.fileno(), n_bytes)
+
+
+def truncate(file: io.FileIO, n_bytes: int) -> None:
+    """Cut a file off behind ``n_bytes``."""
+    os.ftruncate(file.fileno(), n_bytes)
+
+
+def sync(file: io.FileIO) -> None:
+    """Wait until what was written is on the disk.
+
+    Raises:
+        OSError: it did not get there; a second call would not bring it there either, and not say so.
+    """
+    os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk: a folder is a file of its own."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Give a file another name, which a file that has it loses in the same moment."""
+    os.replace(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)

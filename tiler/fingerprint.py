@@ -1,0 +1,109 @@
+"""What tells one job from another, so that a run goes on only with its own half-done output.
+
+What is covered of the input:
+
+- a file up to 256 MiB, and every NumPy array: each byte;
+- a larger file: its size, when it was last changed, and 256 pieces of 64 KiB from its start to its end;
+- any other array or source: its shape, and an 8 × 8 grid of windows of 32 × 32 from corner to corner. A source can do
+  better by an attribute ``fingerprint``, any text that is another one when its values are others.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.source import Source
+from tiler.window import Span, Window
+
+WHOLE_BYTES = 2**28
+"""Largest file that is read whole: a second, and the latents of a gigapixel."""
+N_PIECES, PIECE_BYTES = 256, 2**16
+N_WINDOWS, WINDOW_PX = 8, 32
+
+Fields = dict[str, str | int | bool]
+"""What a job consists of, by names that people know."""
+
+
+def fingerprint_source(source: Source) -> str:
+    """Return a text that is another one when the values of a source are others."""
+    known = getattr(source, "fingerprint", None)
+    if isinstance(known, str):
+        return known
+    height, width, _ = source.shape
+    parts = (
+        source.read(Window(rows, columns))
+        for rows in spread(height, N_WINDOWS, WINDOW_PX)
+        for columns in spread(width, N_WINDOWS, WINDOW_PX)
+    )
+    return f"{describe_shape(source.shape)}, sha256 of windows {digest(np.ascontiguousarray(part) for part in parts)}"
+
+
+def fingerprint_file(descriptor: int) -> str:
+    """Return a text that is another one when the content of a file is another."""
+    status = os.fstat(descriptor)
+    size = status.st_size
+    if size <= WHOLE_BYTES:
+        pieces = (os.pread(descriptor, PIECE_BYTES, start) for start in range(0, size, PIECE_BYTES))
+        return f"{size} bytes, sha256 {digest(pieces)}"
+    pieces = (os.pread(descriptor, len(span), span.start) for span in spread(size, N_PIECES, PIECE_BYTES))
+    return f"{size} bytes, changed at {status.st_mtime_ns} ns, sha256 of pieces {digest(pieces)}"
+
+
+def fingerprint_array(array: NDArray[Any]) -> str:
+    """Return a text that is another one when an array holds something else."""
+    # An array may be a memory map, or a view that repeats its elements: a little at a time.
+    rows = array.reshape(-1, array.shape[-1])
+    step = max(1, PIECE_BYTES * 16 // max(1, rows.shape[-1] * array.itemsize))
+    pieces = (np.ascontiguousarray(rows[start : start + step]) for start in range(0, len(rows), step))
+    return f"{describe_shape(array.shape)} {array.dtype.str}, sha256 {digest(pieces)}"
+
+
+def find_difference(begun: Fields, now: Fields) -> str | None:
+    """Return the first difference between two jobs in words, None where there is none."""
+    for name in [*now, *begun]:
+        before, after = begun.get(name), now.get(name)
+        if before != after:
+            return f"{name}, begun with {_show(before)}, now {_show(after)}"
+    return None
+
+
+def find_version() -> str:
+    """Return the version of this software."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("taesd-tiler")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """Return a shape as people write it."""
+    return " × ".join(map(str, shape))
+
+
+def digest(pieces: Iterator[Any]) -> str:
+    """Return the sha256 of some bytes, piece by piece."""
+    total = hashlib.sha256()
+    for piece in pieces:
+        total.update(piece.data if isinstance(piece, np.ndarray) else piece)
+    return total.hexdigest()
+
+
+def spread(size: int, n_spans: int, length: int) -> Iterator[Span]:
+    """Yield spans from the first to the last position of an axis, evenly; all of it where it is short."""
+    if size <= n_spans * length:
+        for start in range(0, size, length):
+            yield Span(start, min(start + length, size))
+    else:
+        for number in range(n_spans):
+            start = number * (size - length) // (n_spans - 1)
+            yield Span(start, start + length)
+
+
+def _show(value: object) -> str:
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,112 @@
+"""One output from start to end: what is checked before, what survives a failure, and what is left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+
+from tiler.engine import Turns, run_tile
+from tiler.fingerprint import Fields, find_version
+from tiler.journal import Journal
+from tiler.journal_file import FORMAT
+from tiler.model import Model
+from tiler.output import Output
+from tiler.plan import Plan
+from tiler.profile import Profile, ProfiledSource, ProfiledWrites
+from tiler.room import check_disk, check_memory
+from tiler.schedule import Progress, run_plan
+from tiler.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An output, and how to make it."""
+
+    output: Output
+    """The file."""
+    plan: Plan
+    """How it is cut into tiles."""
+    source: Source
+    """What is read."""
+    inputs: Fields
+    """What tells source and weights from others, by names that people know."""
+    load_model: Callable[[], Model]
+    """Loads what makes tiles of it; called when all else is well."""
+    resume: bool = False
+    """Go on with a half-done output, if there is one."""
+    force: bool = False
+    """Begin even where disk or memory seem to be too small."""
+    profile: Profile = field(default_factory=Profile)
+    """Gets the seconds that each stage takes."""
+
+    @property
+    def fields(self) -> Fields:
+        """What tells the job from others: run again, it makes the same file. Workers do not matter."""
+        height, width, _ = self.plan.output_shape
+        return {
+            **self.inputs,
+            "size": f"{height} × {width} px",
+            "tile size": f"{self.plan.core} latent px",
+            **self.output.fields,
+            "software": f"taesd-tiler {find_version()}, journal {FORMAT}",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a run has made."""
+
+    n_levels: int
+    """Levels of the pyramid; 1 without one."""
+    n_resumed: int
+    """Tiles that an earlier run had finished."""
+
+
+def run_job(job: Job, progress: Progress | None = None) -> Done:
+    """Make the file.
+
+    Raises:
+        OutputExistsError: the output exists, is half done, or is written by another run.
+        RefusedError: disk or memory are too small.
+        InputError: the input cannot be used; nothing is left.
+        TileError: a tile failed; what is finished is kept, as it is on any other error.
+    """
+    stopping = Event()
+    output = job.output
+    journal = Journal(output.path, job.plan, job.fields, resume=job.resume, overwrite=output.overwrite)
+    try:
+        n_resumed = journal.n_finished
+        if not journal.complete:
+            if not job.force:
+                check_disk(output.path.parent, _count_missing(job, journal))
+                check_memory(job.plan.peak_bytes)
+            sink = journal.start(output.open_sink)
+            with job.profile.measure("load"):
+                model = Turns(job.load_model(), stopping, job.profile)
+            source = ProfiledSource(job.source, job.profile)
+            run_plan(
+                job.plan,
+                lambda tile: run_tile(tile, source, model),
+                ProfiledWrites(sink, job.profile),
+                workers=job.plan.workers,
+                progress=progress,
+                journal=journal,
+                stopping=stopping,
+            )
+        journal.commit()
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(journal.part)
+        journal.leave(error)
+        raise
+    return Done(output.n_levels, n_resumed)
+
+
+def _count_missing(job: Job, journal: Journal) -> int:
+    """Return how many bytes the output may need besides those that it has, or had and gives back."""
+    there = journal.part.stat().st_blocks * 512 if journal.part.exists() else 0
+    missing = max(0, job.output.most_bytes - there)
+    if not journal.resumed:
+        return missing
+    # What is finished is smaller than the worst case, so the space it takes says nothing of what is left to do.
+    n_tiles = job.plan.n_tiles
+    return min(missing, job.output.most_bytes * (n_tiles - journal.n_finished) // n_tiles)

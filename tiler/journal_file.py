@@ -1,0 +1,125 @@
+"""The journal as a file: a header, and a line for each thing that is finished.
+
+::
+
+    {"format": 1, "job": "5f0c…", "fields": {"latents": "…", "weights": "…", …}} 8c1d2e3f
+    [0, 0, 0] 1b2c3d4e                a tile: level, row, column
+    [0, 0, 1, 3, 2583691264] 5a6b7c8d the same, and where its quarter is kept (see quarters.py)
+    ["complete"] 0badf00d             nothing is missing but the final name
+
+Each line ends in the CRC-32 of itself, continued from that of the header, which no two jobs share: a line of an
+earlier job never counts. What a kill or a power cut left of the last lines does not match its checksum: the first line
+that does not ends the journal.
+"""
+
+import fcntl
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+from tiler import files
+from tiler.errors import OutputExistsError
+from tiler.fingerprint import Fields
+
+FORMAT = 1
+Entry = list[Any]
+COMPLETE: Entry = ["complete"]
+
+
+class JournalFile:
+    """A journal that is open and locked: nobody else writes this output.
+
+    Attributes:
+        created: whether it was not there before.
+        fields: what job it tells of; None when it has no whole header, and so nothing is finished.
+        entries: what it says is finished, in order.
+    """
+
+    def __init__(self, path: Path, file: io.FileIO, *, created: bool) -> None:
+        self.path, self._file, self.created = path, file, created
+        content = files.read_at(file, os.fstat(file.fileno()).st_size, 0)
+        header, self.entries, self._end, self._seed = parse(content)
+        self.fields: Fields | None = None if header is None else header["fields"]
+
+    @classmethod
+    def open(cls, path: Path, output: Path) -> Self:
+        """Open or make the journal of an output and lock it.
+
+        Raises:
+            OutputExistsError: another run has it.
+        """
+        while True:
+            file, created = files.open_or_create(path)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise OutputExistsError(
+                    f"Another run is writing this output: path={output}. Wait for it, or name another output."
+                ) from None
+            # The run that had it may have completed, and removed it, between the two steps.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return cls(path, file, created=created)
+            file.close()
+
+    def clear(self) -> None:
+        """Forget everything, on the disk too."""
+        files.truncate(self._file, 0)
+        files.sync(self._file)
+        files.sync_folder(self.path.parent)
+        self.entries, self.fields, self._end = [], None, 0
+
+    def begin(self, fields: Fields) -> None:
+        """Write the header to the disk."""
+        header = json.dumps({"format": FORMAT, "job": uuid4().hex, "fields": fields})
+        line, self._seed = make_line(header, 0)
+        files.write_at(self._file, line, 0)
+        files.sync(self._file)
+        self._end, self.fields = len(line), fields
+
+    def cut_tail(self) -> None:
+        """Remove what follows the last good line."""
+        files.truncate(self._file, self._end)
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Write lines to the disk."""
+        lines = b"".join(make_line(json.dumps(entry), self._seed)[0] for entry in entries)
+        files.write_at(self._file, lines, self._end)
+        files.sync(self._file)
+        self._end += len(lines)
+
+    def close(self) -> None:
+        """Release the file and the lock."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Remove the file, and release it."""
+        files.remove(self.path)
+        self.close()
+
+
+def make_line(text: str, seed: int) -> tuple[bytes, int]:
+    """Return a line with its checksum, and the checksum."""
+    content = text.encode()
+    check = zlib.crc32(content, seed)
+    return b"%s %08x\n" % (content, check), check
+
+
+def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Entry], int, int]:
+    """Return header, entries, where the last good line ends, and the checksum of the header."""
+    header, entries, end, seed = None, [], 0, 0
+    for line in content.split(b"\n")[:-1]:
+        text, _, check = line.rpartition(b" ")
+        if check != b"%08x" % zlib.crc32(text, seed):
+            break
+        if header is None:
+            header, seed = json.loads(text), zlib.crc32(text)
+        else:
+            entries.append(json.loads(text))
+        end += len(line) + 1
+    return header, entries, end, seed

@@ -1,0 +1,41 @@
+"""Before any work: is there room for the output on the disk, and for the run in memory?"""
+
+import shutil
+from pathlib import Path
+
+from tiler.errors import RefusedError
+from tiler.memory import find_memory, format_bytes
+
+
+def check_disk(folder: Path, needed_bytes: int) -> None:
+    """Refuse an output that its disk may not hold.
+
+    Args:
+        folder: where it is to be.
+        needed_bytes: what it takes at most; a compression's worst case is about as large as the image itself.
+
+    Raises:
+        RefusedError: there is less space.
+    """
+    usage = shutil.disk_usage(folder)
+    # Some file systems do not know their size.
+    if usage.total and needed_bytes > usage.free:
+        raise RefusedError(
+            f"The disk may be too full: needed={format_bytes(needed_bytes)} at most, "
+            f"free={format_bytes(usage.free)} in {folder}. Free some space, name another folder, or use --force to "
+            "try: a run that fills the disk stops, and goes on with --resume."
+        )
+
+
+def check_memory(needed_bytes: int) -> None:
+    """Refuse a run that is predicted to need more memory than there is.
+
+    Raises:
+        RefusedError: there is less.
+    """
+    available = find_memory()
+    if available is not None and needed_bytes > available:
+        raise RefusedError(
+            f"Too little memory: needed={format_bytes(needed_bytes)} as predicted, "
+            f"available={format_bytes(available)}. Use a smaller --tile-size, or --force to try."
+        )
