@@ -73,3 +73,114 @@ def test_peers_are_compared_with_the_same_pixels(run_benchmark):
 def test_one_peer_alone_can_be_measured(run_benchmark):
     (table,) = run_benchmark("peers.py", "--size", 64, "--rounds", 1, "--threads", 1, "--way", "taesd-tiler")
     assert [row[""] for row in table] == ["taesd-tiler"]
+
+
+def test_operations_over_tile_size_are_counted(run_benchmark):
+    (table,) = run_benchmark("overhead.py", "--rounds", 0, "--tile-size", 256, "--tile-size", 512, "--tile-size", 1024)
+    halo_and_crop, valid, folded, ours = (
+        [number(row[way]) for row in table]
+        for way in (
+            "halo on the input, same convolutions, crop",
+            "valid convolutions",
+            "valid, upsampling folded",
+            "taesd-tiler",
+        )
+    )
+    # (side of the window / side of the tile)²: nothing of the halo is saved.
+    expected = [((size + 2 * 19 * 8) / size) ** 2 for size in (256, 512, 1024)]
+    assert halo_and_crop == pytest.approx(expected, abs=1e-3)
+    for counts in (halo_and_crop, valid, folded, ours):
+        assert counts == sorted(counts, reverse=True)
+    for worse, better in ((halo_and_crop, valid), (valid, ours), (ours, folded)):
+        assert all(a >= b for a, b in zip(worse, better, strict=True))
+    assert valid[-1] > 1 > ours[-1]
+
+
+@pytest.mark.slow
+def test_speed_over_tile_size_is_measured(run_benchmark):
+    (table,) = run_benchmark("overhead.py", "--rounds", 1, "--tile-size", 64, "--tile-size", 128)
+    assert [row["tile px"] for row in table] == ["64", "128"]
+    for row in table:
+        assert 0 < number(row["GFLOP/s credited"]) < number(row["executed"])
+        assert number(row["peak MB"]) > 50
+
+
+def test_scaling_with_the_stand_in_reaches_far_sizes(run_benchmark):
+    arguments = ["--megapixels", 0.5, "--megapixels", 16, "--megapixels", 30, "--output", "nothing"]
+    (table,) = run_benchmark("scaling.py", "--decoder", "stand-in", "--tile-size", 256, *arguments)
+    # 704, 3,968 and 5,504 px a side.
+    assert [number(row["tiles"]) for row in table] == [9, 256, 484]
+    # There is no TensorFlow in it.
+    assert all(number(row["peak MB"]) < 250 for row in table)
+
+
+@pytest.mark.parametrize("output", ["deflate", "npy"])
+def test_scaling_with_the_stand_in_writes_files_and_leaves_none(run_benchmark, tmp_path, output):
+    (table,) = run_benchmark("scaling.py", "--decoder", "stand-in", "--megapixels", 1, "--output", output)
+    assert number(table[0]["output MB"]) >= (3 if output == "npy" else 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["jpeg", "npy"])
+def test_scaling_with_the_real_decoder(run_benchmark, output):
+    (table,) = run_benchmark("scaling.py", "--megapixels", 0.02, "--output", output)
+    assert number(table[0]["peak MB"]) > 250
+    assert number(table[0]["seconds"]) > 0
+
+
+def test_planning_and_scheduling_are_measured(run_benchmark):
+    arguments = ["--part", "planning", "--gigapixels", 1, "--part", "scheduling", "--tiles", 300]
+    planning, scheduling = run_benchmark("stages.py", *arguments)
+    assert [row[""] for row in planning] == ["plan and summary", "every tile once", "graph with pyramid"]
+    assert [number(row["tiles"]) for row in scheduling] == [18 * 18] * 2
+    assert all(0 < number(row["ms/tile"]) < 1000 for row in scheduling)
+
+
+def test_planning_100_gigapixels_takes_little_memory(run_benchmark):
+    (table,) = run_benchmark("stages.py", "--part", "planning", "--gigapixels", 100)
+    assert all(5 < number(row["peak MB so far"]) < 300 for row in table)
+
+
+@pytest.mark.slow
+def test_outputs_are_compared_with_decoding_alone(run_benchmark):
+    (table,) = run_benchmark("stages.py", "--part", "outputs", "--size", 128, "--rounds", 2)
+    rows = {row[""]: row for row in table}
+    assert list(rows) == ["decoding alone", "pyramidal TIFF, deflate", "pyramidal TIFF, JPEG", ".npy"]
+    assert rows["decoding alone"]["over decoding alone"] == "+0.0%"
+    assert all(number(row["seconds"]) >= 0 for row in table)
+
+
+@pytest.mark.slow
+def test_the_start_of_the_command_is_taken_apart(run_benchmark):
+    (table,) = run_benchmark("stages.py", "--part", "start-up", "--rounds", 1)
+    total, *parts = (number(row["seconds"]) for row in table)
+    assert sum(parts) == pytest.approx(total, abs=0.1)
+
+
+@pytest.mark.slow
+def test_precisions_lie_as_far_from_float32_as_their_mantissas_are_short(run_benchmark):
+    (table,) = run_benchmark("precision.py", "--size", 128, "--rounds", 1)
+    rows = {row[""]: row for row in table}
+    errors = [number(rows[name]["max error"]) for name in ("float32", "float16", "bfloat16")]
+    assert errors[0] < 0.01 < errors[1] < errors[2] < 64
+    decibels = [number(rows[name]["PSNR dB"]) for name in ("float32", "float16", "bfloat16")]
+    assert decibels == sorted(decibels, reverse=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_the_gpu_script_runs_without_a_gpu(run_benchmark, monkeypatch, backend):
+    pytest.importorskip(backend)
+    for package in ("torch", "diffusers"):
+        pytest.importorskip(package)
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    arguments = ["--precision", "float32", "--rounds", 1, "--tile-size", 64, "--tile-size", 128]
+    ways = ["--way", "diffusers, eager", "--way", "diffusers, enable_tiling()"]
+    (table,) = run_benchmark("gpu.py", *arguments, *ways, "--peak-tflops", "float32", 1)
+    names = ["taesd-tiler", "diffusers, eager", "diffusers, enable_tiling()"]
+    assert [(row[""], row["px"]) for row in table] == [
+        (f"{name}, float32", px) for name in names for px in ("64", "128")
+    ]
+    for row in table:
+        assert number(row["of the peak"]) == pytest.approx(number(row["TFLOP/s"]) * 100, abs=0.1)

@@ -5,14 +5,15 @@ on the host. None compresses or writes.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from measure import available_cores
+from measure import Worker, available_cores
 from taesd_core.checkpoint import Checkpoint, load_checkpoint
 from taesd_core.layers import Block, Clamp, Convolution, Relu, Upsample
 from taesd_core.variants import find_weights
@@ -77,6 +78,19 @@ def save_demo_latents(path: Path, height: int, width: int) -> None:
     encode(DemoPicture(height, width), path, weights="photo")
 
 
+def find_flop_per_px(weights: str) -> float:
+    """Return the operations of the plain whole-image decoder, a pixel."""
+    network = load_decoder(weights).network
+    return 2 * network.macs_of_whole(1, 1) / network.scale_out**2
+
+
+def decode_apart(set_up: Callable[..., Decode], *arguments: Any, cores: Iterable[int] | None = None) -> NDArray[Any]:
+    """Return the pixels of one decode in a process that ends with it."""
+    with Worker(set_up, *arguments, cores=cores) as worker:
+        worker.run()
+        return worker.result()
+
+
 def read_latents(path: Path, channels: int) -> NDArray[np.float32]:
     """Return the latents of a file as (height, width, channels) float32."""
     from tiler.sources import open_latents
@@ -110,6 +124,28 @@ def set_up_tiler(
     return decode
 
 
+def set_up_tiles(weights: str, precision: str = "float32") -> Callable[[int], NDArray[np.uint8]]:
+    """Decode one window that touches no border, given the side of its tile in px, with the model alone."""
+    from taesd_core.window_model import WindowModel
+
+    checkpoint = load_decoder(weights)
+    network = checkpoint.network
+    model = WindowModel(network, checkpoint.tensors, output="uint8", dtype=precision)
+
+    @cache
+    def make_window(size_px: int) -> NDArray[np.float32]:
+        side = size_px // network.scale_out + 2 * network.halo
+        return np.random.default_rng(0).normal(0, 1, (side, side, network.channels_in)).astype(np.float32)
+
+    def decode(size_px: int) -> NDArray[np.uint8]:
+        inside = (False, False)
+        pixels = model(make_window(size_px), (inside, inside))
+        assert pixels.shape[:2] == (size_px, size_px), pixels.shape
+        return pixels
+
+    return decode
+
+
 def set_up_keras(path: Path, weights: str, output: str = "uint8") -> Decode:
     """Decode the whole image at once with the plain Keras model, as ports of TAESD to TensorFlow do."""
     import tensorflow as tf
@@ -130,8 +166,14 @@ def set_up_keras(path: Path, weights: str, output: str = "uint8") -> Decode:
     return lambda: run(tf.constant(latents)).numpy()
 
 
-def set_up_diffusers(
-    path: Path,
+def set_up_diffusers(path: Path, weights: str, **options: Any) -> Decode:
+    """Decode with diffusers' AutoencoderTiny; for the options see ``set_up_autoencoder``."""
+    decode = set_up_autoencoder(weights, **options)
+    latents = read_latents(path, load_decoder(weights).network.channels_in)
+    return lambda: decode(latents)
+
+
+def set_up_autoencoder(
     weights: str,
     *,
     tiled: bool = False,
@@ -139,11 +181,14 @@ def set_up_diffusers(
     channels_last: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
-) -> Decode:
-    """Decode with diffusers' AutoencoderTiny; ``tiled`` is its ``enable_tiling()``."""
+) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]]:
+    """Return diffusers' decode of (height, width, channels) latents; ``tiled`` is its ``enable_tiling()``."""
     import torch
 
     torch.set_num_threads(len(available_cores()))
+    # As ours: a float32 product is one of float32.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
     autoencoder = load_autoencoder(weights).to(device, getattr(torch, dtype))
     if channels_last:
         autoencoder.to(memory_format=torch.channels_last)
@@ -151,17 +196,14 @@ def set_up_diffusers(
         autoencoder.enable_tiling()
     if compiled:
         autoencoder.decoder = torch.compile(autoencoder.decoder)
-    latents = read_latents(path, autoencoder.config.latent_channels)
-    host = torch.from_numpy(np.ascontiguousarray(latents.transpose(2, 0, 1)[None]))
 
     @torch.inference_mode()
-    def decode() -> NDArray[Any]:
-        x = host.to(device, autoencoder.dtype)
-        if channels_last:
-            x = x.to(memory_format=torch.channels_last)
+    def decode(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        x = torch.from_numpy(latents).to(device, autoencoder.dtype).permute(2, 0, 1)[None]
+        x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         pixels = autoencoder.decode(x).sample[0].float()
         pixels = pixels.mul(127.5).add(127.5).clamp(0, 255).round().to(torch.uint8)
-        # Waits for the device: the copy to the host comes last.
+        # The copy to the host comes last and waits for the device.
         return pixels.permute(1, 2, 0).contiguous().cpu().numpy()
 
     return decode

@@ -4,15 +4,13 @@ Operations are counted from the layer table, for a tile far from the borders, re
 image. Speed is measured on the same tile; each size in a process of its own, warm, taking turns.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
 
-from decoders import load_decoder
+from decoders import find_flop_per_px, load_decoder, set_up_tiles
 from measure import Worker, available_cores, median_seconds, take_turns
 from report import describe_machine, draw_lines, megabytes, print_table
 from taesd_core.layers import Block, Convolution, Layers, Upsample, convolutions
@@ -45,8 +43,8 @@ def main(tile_sizes_px: tuple[int, ...], weights: str, rounds: int, threads: int
     click.echo(describe_machine(len(cores)))
     ways = (HALO_AND_CROP, VALID, FOLDED, OURS)
     counts = {size: count_ways(network, size // network.scale_out) for size in tile_sizes_px}
-    seconds, peaks = measure_sizes(network, weights, tile_sizes_px, rounds, cores) if rounds else ({}, {})
-    flop_per_px = 2 * network.macs_of_whole(1, 1) / network.scale_out**2
+    seconds, peaks = measure_sizes(weights, tile_sizes_px, rounds, cores) if rounds else ({}, {})
+    flop_per_px = find_flop_per_px(weights)
     rows = []
     for size in tile_sizes_px:
         row = [f"{size:,}", *(f"{counts[size][way]:.3f}" for way in ways)]
@@ -105,41 +103,20 @@ def predict_plan(network: Network, tile_px: int) -> Plan:
 
 
 def measure_sizes(
-    network: Network, weights: str, tile_sizes_px: tuple[int, ...], rounds: int, cores: list[int]
+    weights: str, tile_sizes_px: tuple[int, ...], rounds: int, cores: list[int]
 ) -> tuple[dict[int, float], dict[int, int]]:
     """Return the median seconds and the peak memory of decoding one inner tile of each size."""
     workers: dict[str, Worker] = {}
     try:
         for size in tile_sizes_px:
-            worker = workers[str(size)] = Worker(set_up_tile, weights, size // network.scale_out, cores=cores)
-            worker.run()  # warm
-        runs = take_turns({size: worker.run for size, worker in workers.items()}, rounds)
+            worker = workers[str(size)] = Worker(set_up_tiles, weights, cores=cores)
+            worker.run(size)  # warm
+        runs = take_turns({size: partial(worker.run, int(size)) for size, worker in workers.items()}, rounds)
     finally:
         for worker in workers.values():
             worker.stop()
     seconds = {int(size): median_seconds(each) for size, each in runs.items()}
     return seconds, {int(size): max(run.peak_bytes for run in each) for size, each in runs.items()}
-
-
-def set_up_tile(weights: str, core: int, dtype: str = "float32") -> Callable[[], Any]:
-    """Decode one window that touches no border."""
-    from taesd_core.window_model import WindowModel
-
-    checkpoint = load_decoder(weights)
-    network = checkpoint.network
-    model = WindowModel(network, checkpoint.tensors, output="uint8", dtype=dtype)
-    side = core + 2 * network.halo
-    random = np.random.default_rng(0)
-    window = random.normal(0, 1, (side, side, network.channels_in)).astype(np.float32)
-    inside = (False, False)
-    expected = (core * network.scale_out,) * 2
-
-    def decode() -> Any:
-        pixels = model(window, (inside, inside))
-        assert pixels.shape[:2] == expected, pixels.shape
-        return pixels
-
-    return decode
 
 
 if __name__ == "__main__":

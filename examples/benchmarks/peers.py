@@ -58,7 +58,7 @@ def main(
         if latents is None:
             latents = Path(folder) / "latents.npy"
             run_apart(decoders.save_demo_latents, latents, size_px, size_px)
-        reference = decode_apart(decoders.set_up_keras, latents, weights)
+        reference = decoders.decode_apart(decoders.set_up_keras, latents, weights)
         try:
             for name in chosen:
                 options = {"tile_px": tile_px} if name == OURS else {}
@@ -76,7 +76,7 @@ def main(
         finally:
             for worker in workers.values():
                 worker.stop()
-    flop_per_px = find_flop_per_px(weights)
+    flop_per_px = decoders.find_flop_per_px(weights)
     height, width = reference.shape[:2]
     click.echo(f"{height:,} × {width:,} px, {rounds} rounds; GFLOP/s as if the whole image were decoded plainly")
     print_table(
@@ -89,21 +89,8 @@ def main(
     rates = {name: height * width / 1e6 / median_seconds(runs[name]) for name in runs}
     rates = dict(sorted(rates.items(), key=lambda item: -item[1]))
     title = f"Decoding {height:,} × {width:,} px on {len(cores)} cores"
-    draw_bars(chart, title, "Mpx/s (more is better)", rates, accent=OURS)
+    draw_bars(chart, title, {"Mpx/s (more is better)": rates}, accent=OURS)
     click.echo(f"Chart: {chart}")
-
-
-def decode_apart(setup, latents: Path, weights: str) -> np.ndarray:
-    """Return the pixels of one decode in a process that ends with it."""
-    with Worker(setup, latents, weights) as worker:
-        worker.run()
-        return worker.result()
-
-
-def find_flop_per_px(weights: str) -> float:
-    """Return the operations of the plain whole-image decoder, a pixel."""
-    network = decoders.load_decoder(weights).network
-    return 2 * network.macs_of_whole(1, 1) / network.scale_out**2
 
 
 def describe_way(

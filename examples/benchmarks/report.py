@@ -49,24 +49,25 @@ def megabytes(size_bytes: float) -> str:
     return f"{size_bytes / 1e6:,.0f}"
 
 
-def draw_bars(path: Path, title: str, label: str, values: Mapping[str, float], *, accent: str | None = None) -> None:
+def draw_bars(path: Path, title: str, panels: Mapping[str, Mapping[str, float]], *, accent: str | None = None) -> None:
     """Write a chart with a horizontal bar a value, the first on top.
 
     Args:
         path: the PNG.
         title: the question.
-        label: what a bar shows, and its unit.
-        values: by name.
+        panels: one below the other: for what its bars show, with the unit, the values by name.
         accent: the name whose bar stands out.
     """
-    figure, axes = _start(title, height=1.4 + 0.42 * len(values))
-    colours = [ACCENT if name == accent else PLAIN for name in values]
-    bars = axes.barh(range(len(values)), list(values.values()), color=colours, height=0.65)
-    axes.bar_label(bars, fmt="%.3g", padding=4)
-    axes.set_yticks(range(len(values)), list(values))
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel(label)
+    heights = [1.1 + 0.4 * len(values) for values in panels.values()]
+    figure, grid = _start(title, height=0.3 + sum(heights), ratios={"height_ratios": heights}, n_rows=len(panels))
+    for axes, (label, values) in zip(grid.flat, panels.items(), strict=True):
+        colours = [ACCENT if name == accent else PLAIN for name in values]
+        bars = axes.barh(range(len(values)), list(values.values()), color=colours, height=0.65)
+        axes.bar_label(bars, fmt="%.3g", padding=4)
+        axes.set_yticks(range(len(values)), list(values))
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel(label)
     figure.savefig(path)
 
 
@@ -89,8 +90,8 @@ def draw_lines(
         accent: the name whose line stands out.
         log_x: whether x is logarithmic, with a tick at each measured value.
     """
-    figure, first = _start(title, width=5.2 * len(panels), height=4.2, n_panels=len(panels))
-    for axes, (y_label, lines) in zip(first if len(panels) > 1 else [first], panels.items(), strict=True):
+    figure, grid = _start(title, width=5.2 * len(panels), height=4.2, n_columns=len(panels))
+    for axes, (y_label, lines) in zip(grid.flat, panels.items(), strict=True):
         ticks: set[float] = set()
         for number, (name, (x, y)) in enumerate(lines.items()):
             colour = ACCENT if name == accent or len(lines) == 1 else f"C{number}"
@@ -108,14 +109,21 @@ def draw_lines(
     figure.savefig(path)
 
 
-def _start(title: str, *, width: float = 7.5, height: float, n_panels: int = 1) -> tuple[Any, Any]:
+def _start(
+    title: str,
+    *,
+    height: float,
+    width: float = 7.5,
+    n_rows: int = 1,
+    n_columns: int = 1,
+    ratios: dict[str, Any] | None = None,
+) -> tuple[Any, Any]:
     # No pyplot: it would look for a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    axes = figure.subplots(1, n_panels)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw=ratios)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    for each in figure.axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(axis="y", alpha=0.0)
-    return figure, axes
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid

@@ -172,7 +172,8 @@ def decode_parts(
         sink = NpySink(path, plan.output_shape, np.uint8)
     else:
         sink = TiffSink(path, plan.output_shape, compression=output, file_tile_px=choose_file_tile(plan))
-    model = load_model(find_weights(weights, "decoder"), "decoder") if decoder == "real" else RepeatDecoder(network)
+    real = decoder == "real"
+    model = load_model(find_weights(weights, "decoder"), "decoder") if real else RepeatDecoder(network)
     run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=max(2, len(available_cores())))
     if output != "nothing":
         sink.commit()

@@ -1,0 +1,301 @@
+"""Where does the time go, besides the decoder?
+
+Four tables: what each kind of output costs over decoding alone; what planning 100 gigapixels takes; what the schedule
+costs a tile; what ``tiler decode`` of a small latent does before it decodes.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import decoders
+from decoders import NullSink, load_decoder
+from measure import (
+    Run,
+    Worker,
+    available_cores,
+    median_ratio,
+    median_seconds,
+    peak_resident_bytes,
+    run_apart,
+    take_turns,
+)
+from report import describe_machine, draw_bars, megabytes, print_table
+from tiler.model import Ends
+from tiler.window import Window
+
+ALONE = "decoding alone"
+OUTPUTS: dict[str, dict[str, Any]] = {
+    ALONE: {},
+    "pyramidal TIFF, deflate": {"name": "image.tif", "compression": "deflate"},
+    "pyramidal TIFF, JPEG": {"name": "image.tif", "compression": "jpeg"},
+    ".npy": {"name": "image.npy"},
+}
+PARTS = ("outputs", "planning", "scheduling", "start-up")
+
+
+@click.command()
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this; may be repeated.")
+@click.option("--size", "size_px", default=4096, show_default=True, help="Side of the image for the outputs, px.")
+@click.option("--rounds", default=5, show_default=True, help="Timed runs of each output and of the start-up.")
+@click.option("--gigapixels", default=100.0, show_default=True, help="How much is planned.")
+@click.option("--tiles", "n_tiles", default=10_000, show_default=True, help="At least so many are scheduled.")
+@click.option("--weights", default="photo", show_default=True, help="Name or file of the decoder's weights.")
+@click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where outputs lie for a while.")
+@click.option("--threads", type=int, help="Pin every process to so many cores.  [default: all]")
+@click.option("--chart", type=click.Path(path_type=Path), default="stages.png", show_default=True)
+def main(
+    parts: tuple[str, ...],
+    size_px: int,
+    rounds: int,
+    gigapixels: float,
+    n_tiles: int,
+    weights: str,
+    folder: Path,
+    threads: int | None,
+    chart: Path,
+) -> None:
+    """Measure the pipeline around the decoder."""
+    cores = available_cores()[:threads]
+    click.echo(describe_machine(len(cores)))
+    charts: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(dir=folder) as inner:
+        if "outputs" in parts or not parts:
+            charts[f"Seconds for {size_px:,} × {size_px:,} px"] = measure_outputs(
+                Path(inner), size_px, rounds, weights, cores
+            )
+        if "planning" in parts or not parts:
+            charts[f"Seconds to plan {gigapixels:g} gigapixels"] = measure_planning(gigapixels, cores)
+        if "scheduling" in parts or not parts:
+            charts["Milliseconds a tile, nothing decoded"] = measure_scheduling(n_tiles, cores)
+        if "start-up" in parts or not parts:
+            charts["Seconds from start to image, 64 × 64 latents"] = measure_start_up(
+                Path(inner), rounds, weights, cores
+            )
+    draw_bars(chart, "Where the time goes (less is better)", charts)
+    click.echo(f"Chart: {chart}")
+
+
+def measure_outputs(folder: Path, size_px: int, rounds: int, weights: str, cores: list[int]) -> dict[str, float]:
+    """Print what each kind of output costs over decoding alone, and return the seconds."""
+    latents = folder / "latents.npy"
+    run_apart(decoders.save_demo_latents, latents, size_px, size_px, cores=cores)
+    workers: dict[str, Worker] = {}
+    try:
+        for name, options in OUTPUTS.items():
+            worker = workers[name] = Worker(set_up_output, latents, weights, folder, options, cores=cores)
+            worker.run()  # warm
+        runs = take_turns({name: worker.run for name, worker in workers.items()}, rounds)
+        sizes = {name: worker.result() for name, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    click.echo(f"Outputs: {size_px:,} × {size_px:,} px, {rounds} rounds, each output in a process of its own, warm")
+    print_table(
+        ["", "seconds", "over decoding alone", "peak MB", "output MB"],
+        [
+            [
+                name,
+                f"{median_seconds(each):.2f}",
+                f"{median_ratio(each, runs[ALONE]) - 1:+.1%}",
+                megabytes(max(run.peak_bytes for run in each)),
+                megabytes(sizes[name]),
+            ]
+            for name, each in runs.items()
+        ],
+    )
+    return {name: median_seconds(each) for name, each in runs.items()}
+
+
+def set_up_output(latents: Path, weights: str, folder: Path, options: dict[str, Any]) -> Callable[[], int]:
+    """Decode to a kind of output, over and over; return its size in bytes. Without options: to no output."""
+    import tiler
+    from taesd_core.variants import find_weights
+    from tiler.api import load_model, plan_decode
+    from tiler.engine import run_tile
+    from tiler.schedule import run_plan
+    from tiler.sources import open_latents
+
+    if options:
+        options = dict(options)
+        path = folder / f"{options.get('compression', '')}-{options.pop('name')}"
+        return lambda: tiler.decode(latents, path, weights=weights, overwrite=True, **options).size_bytes
+
+    checkpoint = find_weights(weights, "decoder")
+    channels = load_decoder(weights).network.channels_in
+
+    def decode() -> int:
+        source, model = open_latents(latents, channels), load_model(checkpoint, "decoder")
+        plan = plan_decode(source, channels=channels)
+        sink = NullSink([plan.output_shape[:2]])
+        run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=max(2, len(available_cores())))
+        return 0
+
+    return decode
+
+
+def measure_planning(gigapixels: float, cores: list[int]) -> dict[str, float]:
+    """Print what planning takes, and return the seconds."""
+    (n_tiles, seconds, peaks), _ = run_apart(plan_image, gigapixels, cores=cores)
+    click.echo(f"Planning {gigapixels:g} gigapixels: {n_tiles:,} tiles, in a fresh process")
+    print_table(
+        ["", "seconds", "peak MB so far"],
+        [[name, f"{seconds[name]:.3f}", megabytes(peaks[name])] for name in seconds],
+    )
+    return seconds
+
+
+def plan_image(gigapixels: float) -> tuple[int, dict[str, float], dict[str, int]]:
+    """Plan a square image, go through its tiles and make its graph; return tiles, seconds and peak memory by step."""
+    seconds: dict[str, float] = {}
+    peaks: dict[str, int] = {}
+    started = time.perf_counter()
+
+    def note(step: str) -> None:
+        nonlocal started
+        seconds[step] = time.perf_counter() - started
+        peaks[step] = peak_resident_bytes()
+        started = time.perf_counter()
+
+    from tiler.api import plan_decode
+    from tiler.pyramid import level_shapes
+    from tiler.schedule import build_graph
+
+    started = time.perf_counter()
+    side = round((gigapixels * 1e9) ** 0.5 / 8)
+    plan = plan_decode(EndlessSource(side, side, 4))
+    plan.summary()
+    note("plan and summary")
+    assert sum(1 for _ in plan.tiles()) == plan.n_tiles
+    note("every tile once")
+    build_graph(plan, lambda tile: np.zeros(0), NullSink(level_shapes(*plan.output_shape[:2], 1024)))
+    note("graph with pyramid")
+    return plan.n_tiles, seconds, peaks
+
+
+def measure_scheduling(n_tiles: int, cores: list[int]) -> dict[str, float]:
+    """Print what a tile costs when nothing is decoded, and return the milliseconds."""
+    milliseconds, rows = {}, []
+    for name, pyramid in (("tiles", False), ("tiles and pyramid", True)):
+        (done, seconds), run = run_apart(schedule_tiles, n_tiles, pyramid, cores=cores)
+        milliseconds[name] = seconds * 1e3 / done
+        rows.append([name, f"{done:,}", f"{seconds:.2f}", f"{milliseconds[name]:.3f}", megabytes(run.peak_bytes)])
+    click.echo("Scheduling, with a decoder that returns at once: tiles of 64 px, read, decoded and dropped")
+    print_table(["", "tiles", "seconds", "ms/tile", "peak MB"], rows)
+    return milliseconds
+
+
+def schedule_tiles(n_tiles: int, pyramid: bool) -> tuple[int, float]:
+    """Run a plan of at least so many small tiles with a decoder that does nothing; return tiles and seconds."""
+    from tiler.api import plan_decode
+    from tiler.engine import run_tile
+    from tiler.pyramid import level_shapes
+    from tiler.schedule import run_plan
+
+    tile_px = 64
+    side = int(np.ceil(n_tiles**0.5)) * tile_px // 8
+    source = EndlessSource(side, side, 4)
+    plan = plan_decode(source, tile_size_px=tile_px)
+    model = InstantDecoder(plan.network.halo, plan.network.scale_out)
+    levels = level_shapes(*plan.output_shape[:2], tile_px) if pyramid else [plan.output_shape[:2]]
+    started = time.perf_counter()
+    run_plan(plan, lambda tile: run_tile(tile, source, model), NullSink(levels), workers=max(2, len(available_cores())))
+    return plan.n_tiles, time.perf_counter() - started
+
+
+def measure_start_up(folder: Path, rounds: int, weights: str, cores: list[int]) -> dict[str, float]:
+    """Print where the time of ``tiler decode`` of a small latent goes, and return the seconds."""
+    latents = folder / "small.npy"
+    channels = load_decoder(weights).network.channels_in
+    random = np.random.default_rng(0)
+    np.save(latents, random.normal(0, 1, (1, channels, 64, 64)).astype(np.float32))
+    totals = take_turns({"": lambda: run_command(latents, folder, weights, cores)}, rounds)[""]
+    path = folder / "steps.tif"
+    steps = [run_apart(decode_in_steps, latents, path, weights, cores=cores)[0] for _ in range(rounds)]
+    seconds = {step: float(np.median([each[step] for each in steps])) for step in steps[0]}
+    total = median_seconds(totals)
+    seconds = {"tiler decode, everything": total, **seconds, "the rest": total - sum(seconds.values())}
+    click.echo(f"Start-up: 64 × 64 latents to a TIFF of 512 × 512 px, {rounds} fresh processes")
+    print_table(["", "seconds"], [[name, f"{value:.2f}"] for name, value in seconds.items()])
+    return seconds
+
+
+def run_command(latents: Path, folder: Path, weights: str, cores: list[int]) -> Run:
+    """Run ``tiler decode`` as people do."""
+    prefix = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores != available_cores() else []
+    command = ["decode", latents, folder / "small.tif", "--weights", weights, "--quiet", "--overwrite"]
+    started = time.perf_counter()
+    subprocess.run([*prefix, sys.executable, "-m", "tiler", *command], check=True, stderr=subprocess.DEVNULL)
+    return Run(time.perf_counter() - started, 0)
+
+
+def decode_in_steps(latents: Path, output: Path, weights: str) -> dict[str, float]:
+    """Do what ``tiler decode`` does, a step at a time; return the seconds of each."""
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+
+    def note(step: str) -> None:
+        nonlocal started
+        seconds[step] = time.perf_counter() - started
+        started = time.perf_counter()
+
+    # Keras comes with it, and with Keras whatever it finds, such as matplotlib.
+    import tensorflow  # noqa: F401
+
+    note("import TensorFlow and Keras")
+    import tiler
+    from taesd_core.variants import find_weights
+    from tiler.api import load_model
+    from tiler.sources import open_latents
+
+    model = load_model(find_weights(weights, "decoder"), "decoder")
+    note("build the model")
+    source = open_latents(latents, load_decoder(weights).network.channels_in)
+    window = source.read(Window.whole(*source.shape[:2]))
+    whole = ((True, True), (True, True))
+    model(window, whole)
+    note("trace")
+    model(window, whole)
+    note("decode")
+    seconds["trace"] -= seconds["decode"]
+    tiler.decode(latents, output, weights=weights, overwrite=True)
+    note("import dask and tifffile, write")
+    seconds["import dask and tifffile, write"] -= seconds["decode"]
+    return seconds
+
+
+class EndlessSource:
+    """Latents of any size that take no memory: all are 0."""
+
+    def __init__(self, height: int, width: int, channels: int) -> None:
+        self.shape = height, width, channels
+
+    def read(self, window: Window) -> np.ndarray:
+        """Return the zeros of a window."""
+        return np.zeros((*window.shape, self.shape[2]), np.float32)
+
+
+class InstantDecoder:
+    """A stand-in that returns black pixels, as many as the window determines."""
+
+    def __init__(self, halo: int, scale: int) -> None:
+        self.halo, self.scale = halo, scale
+
+    def __call__(self, window: np.ndarray, borders: tuple[Ends, Ends]) -> np.ndarray:
+        """Return what the window determines."""
+        height, width = (
+            (length - self.halo * ((not low) + (not high))) * self.scale
+            for length, (low, high) in zip(window.shape, borders, strict=False)
+        )
+        return np.zeros((height, width, 3), np.uint8)
+
+
+if __name__ == "__main__":
+    main()
