@@ -264,7 +264,9 @@ class Journal:
     def _remove(self) -> None:
         if self._quarters is not None:
             self._quarters.close()
-        files.remove(self._quarters_path)
+        if self._quarters_path.exists():
+            files.remove(self._quarters_path)
+            files.sync_folder(self.output.parent)
         self._file.remove()
 
 
