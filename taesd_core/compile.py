@@ -54,11 +54,22 @@ def compile_stage(stage: StageModel, channels: int, dtype: str) -> CompiledStage
     return lambda x, borders: program(borders)(x)
 
 
+def keep_float32() -> None:
+    """Make a float32 product one of float32: no 10-bit mantissas on GPUs that have them."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
 def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callable[[Borders], Any]:
     import tensorflow as tf
 
-    # A float32 product is one of float32: no 10-bit mantissas on GPUs that have them.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    keep_float32()
     shape = tf.TensorSpec((1, None, None, channels), dtype)
 
     @cache
@@ -72,7 +83,7 @@ def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callabl
 def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
     import jax
 
-    jax.config.update("jax_default_matmul_precision", "highest")
+    keep_float32()
     variables = [variable.value for variable in stage.variables]
 
     @cache

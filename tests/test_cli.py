@@ -70,10 +70,11 @@ def contents(folder):
 
 WORDS = {
     "decode": "--weights --upscale --tile-size --memory --workers --precision --compression --quality --file-tile "
-    "--pyramid --no-pyramid --overwrite --resume --force --dry-run --profile --quiet",
+    "--pyramid --no-pyramid --overwrite --resume --force --verify --dry-run --profile --quiet",
     "encode": "--weights --tile-size --memory --workers --precision --overwrite --resume --force --dry-run --profile "
     "--quiet",
     "plan": "--upscale --tile-size --memory --file-tile",
+    "verify": "--weights --upscale --samples --seed --quiet",
     "demo": "--megapixels --overwrite --quiet",
 }
 
@@ -180,7 +181,8 @@ def test_options_reach_the_library(folder, calls):
     assert calls["encode"] == (["a", "b"], common)
     assert calls["decode"] == (
         ["a", "b"],
-        common | {"upscale": 5, "compression": "jpeg", "quality": 77, "file_tile_px": 80, "pyramid": True},
+        common
+        | {"upscale": 5, "compression": "jpeg", "quality": 77, "file_tile_px": 80, "pyramid": True, "verify": None},
     )
     run("decode", "a", "b", *options, "--no-pyramid")
     assert calls["decode"][1]["pyramid"] is False

@@ -6,11 +6,20 @@
 Importing this package is cheap; TensorFlow, dask and tifffile are loaded when they are used.
 """
 
-from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode
-from tiler.errors import InputError, OptionError, OutputExistsError, RefusedError, TileError, TilerError
+from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode, verify
+from tiler.errors import (
+    InputError,
+    OptionError,
+    OutputExistsError,
+    RefusedError,
+    TileError,
+    TilerError,
+    VerificationError,
+)
 from tiler.plan import Plan
 from tiler.profile import Profile
 from tiler.source import Source
+from tiler.verification import Verification
 from tiler.window import Span, Window
 
 __all__ = [
@@ -25,10 +34,13 @@ __all__ = [
     "Span",
     "TileError",
     "TilerError",
+    "Verification",
+    "VerificationError",
     "Window",
     "decode",
     "decode_lazily",
     "encode",
     "plan_decode",
     "plan_encode",
+    "verify",
 ]

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
-from taesd_core.load import load_window_model
+from taesd_core.load import load_window_model, quiet_start
 from taesd_core.network import Network
 from taesd_core.variants import find_weights
 from tiler.edges import EdgePadded
 from tiler.engine import run_tile
-from tiler.errors import InputError, OptionError
+from tiler.errors import InputError, OptionError, VerificationError
 from tiler.fingerprint import Fields, fingerprint_source
+from tiler.input_file import open_regular_file
 from tiler.job import Job, run_job
 from tiler.journal import find_journal
 from tiler.memory import default_budget_bytes
@@ -34,6 +35,9 @@ from tiler.sources import Openable, open_image, open_latents
 from tiler.tile_codec import Compression
 from tiler.tile_size import choose_tile_px
 from tiler.upscale import Upscaled
+from tiler.verification import Samples, Verification, check_samples, verify_image
+from tiler.window_check import Reference
+from tiler.written_image import DamagedImageError, open_written_image
 
 if TYPE_CHECKING:
     import dask.array
@@ -43,6 +47,8 @@ Precision = Literal["float32", "float16", "bfloat16"]
 
 LARGE_PX = 800_000
 """From here on a TIFF gets larger tiles: libvips refuses more than about 2.6 million in a level."""
+OUTPUT_KINDS = (".tif", ".tiff", ".npy")
+"""What ``decode`` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class Report:
     """Of the file."""
     seconds: float
     """From the call to the complete file, loading included."""
+    verification: Verification | None = None
+    """What a look at the file has shown, if one was asked for."""
 
 
 def decode(
@@ -82,6 +90,7 @@ def decode(
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
+    verify: Samples | None = None,
     progress: Progress | None = None,
     profile: Profile | None = None,
 ) -> Report:
@@ -106,6 +115,7 @@ def decode(
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
+        verify: how many windows of the finished file to decode again, or "all", as ``tiler.verify`` does.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
         profile: gets the seconds that each stage took.
 
@@ -119,6 +129,7 @@ def decode(
         RefusedError: the disk or the memory seem to be too small.
         TileError: a tile failed. Finished tiles are kept beside the output, as after OSError (a full disk) and
             KeyboardInterrupt: ``resume=True`` goes on.
+        VerificationError: the file is not what the latents decode to; it is left for a closer look.
 
     Example:
         >>> import tiler
@@ -126,9 +137,13 @@ def decode(
     """
     started = time.monotonic()
     output = Path(output)
-    kind = _check_kind(output, (".tif", ".tiff", ".npy"))
+    kind = _check_kind(output, OUTPUT_KINDS)
     _check_output(output, overwrite=overwrite, resume=resume)
     _check_precision(precision)
+    if verify is not None:
+        check_samples(verify)
+        if precision != "float32":
+            raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
     path = _find_checkpoint(weights, "decoder")
     checkpoint = _read_checkpoint(path, "decoder")
     source = _open_latents(latents, checkpoint.network, upscale)
@@ -153,7 +168,61 @@ def decode(
         "precision": precision,
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
-    return _run(job, progress, started)
+    report = _run(job, progress, started)
+    if verify is None:
+        return report
+    verification = _verify_file(output, source, path, verify)
+    if not verification.ok:
+        raise VerificationError(verification.verdict)
+    return replace(report, verification=verification)
+
+
+def verify(
+    output: PathLike,
+    latents: Openable,
+    *,
+    weights: PathLike,
+    upscale: int = 1,
+    samples: Samples = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Verification:
+    """Compare a file that ``decode`` has written with its latents, none of it through the code that wrote it.
+
+    Shape, number type and number of levels are checked; every tile of every level against the level below; and some
+    windows are decoded again by the plain whole-image model. A pixel of a lossless pyramid that has changed by 4 or
+    more of 255 is found wherever it is. Without a pyramid, or where all levels changed alike, what is wrong is found
+    in the windows alone: a part p of the image with a probability of about 1 - (1 - p) ** samples, for sure with "all".
+
+    Args:
+        output: the file, ``.tif``, ``.tiff`` or ``.npy``.
+        latents: as they were given to ``decode``.
+        weights: as they were given to ``decode``.
+        upscale: as it was given to ``decode``.
+        samples: how many windows of about 256 × 256 px to decode again, spread over the image, its corners, borders
+            and seams of tiles; "all" decodes everything, at about three times the cost of ``decode``.
+        seed: other windows for other seeds.
+        progress: ``progress(n_done, n_all, n_px)``, called after each window and each tile.
+
+    Returns:
+        What was found; ``ok`` says whether the file is right, ``verdict`` says it in words.
+
+    Raises:
+        InputError: latents or weights cannot be used, or there is no such file.
+        OptionError: an option is out of its range.
+
+    Example:
+        >>> import tiler
+        >>> tiler.verify("image.tif", "latents.npy", weights="taesd_decoder.safetensors").ok  # doctest: +SKIP
+        True
+    """
+    path = Path(output)
+    _check_kind(path, OUTPUT_KINDS)
+    check_samples(samples)
+    os.close(open_regular_file(path))
+    checkpoint = _find_checkpoint(weights, "decoder")
+    source = _open_latents(latents, _read_checkpoint(checkpoint, "decoder").network, upscale)
+    return _verify_file(path, source, checkpoint, samples, seed, progress)
 
 
 def encode(
@@ -335,6 +404,19 @@ def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, siz
     return load_window_model(path, part, dtype=precision)
 
 
+def load_reference(path: Path) -> Reference:
+    """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table."""
+    with quiet_start():
+        from taesd_core.compile import keep_float32
+        from taesd_core.whole_image import build_whole_image_model
+
+    checkpoint = load_checkpoint(path, "decoder")
+    keep_float32()
+    model = build_whole_image_model(checkpoint.network.layers, checkpoint.tensors)
+    # Not model(window): run op by op, Keras keeps every map of the network until the last.
+    return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
+
+
 def _run(job: Job, progress: Progress | None, started: float) -> Report:
     done = run_job(job, progress)
     path = job.output.path
@@ -348,6 +430,21 @@ def _run(job: Job, progress: Progress | None, started: float) -> Report:
         path.stat().st_size,
         job.profile.wall_seconds,
     )
+
+
+def _verify_file(
+    path: Path, source: Source, checkpoint: Path, samples: Samples, seed: int = 0, progress: Progress | None = None
+) -> Verification:
+    try:
+        image = open_written_image(path)
+    except DamagedImageError as error:
+        return Verification(path, (str(error),))
+    network = _read_checkpoint(checkpoint, "decoder").network
+    load = partial(load_reference, checkpoint)
+    try:
+        return verify_image(path, image, source, network, load, samples=samples, seed=seed, progress=progress)
+    finally:
+        image.close()
 
 
 def _find_checkpoint(weights: PathLike, part: Part) -> Path:

@@ -67,6 +67,7 @@ def main(context: click.Context, debug: bool) -> None:
 @options.overwrite
 @options.resume
 @options.force
+@options.verify
 @options.dry_run
 @options.profile
 @options.quiet
@@ -86,6 +87,7 @@ def decode(
     overwrite: bool,
     resume: bool,
     force: bool,
+    verify: Any,
     dry_run: bool,
     profile: bool,
     quiet: bool,
@@ -129,13 +131,48 @@ def decode(
             overwrite=overwrite,
             resume=resume,
             force=force,
+            verify=verify,
             progress=progress,
             profile=seconds,
         )
     if not quiet:
         click.echo(describe(report))
+        if report.verification is not None:
+            click.echo(report.verification.verdict)
     if seconds is not None:
         click.echo(seconds.summary())
+
+
+@main.command()
+@click.argument("output", type=PATH)
+@click.argument("latents", type=PATH)
+@options.weights
+@options.upscale
+@options.samples
+@options.seed
+@options.quiet
+def verify(output: Path, latents: Path, weights: str, upscale: int, samples: Any, seed: int, quiet: bool) -> None:
+    """Compare the image OUTPUT with the LATENTS that it was decoded from.
+
+    Its levels are compared with each other, all of them, and some windows are decoded again in a plain way. A pixel
+    of a lossless pyramid that has changed is found wherever it is; without a pyramid only in those windows. The exit
+    code is 7 when something is off.
+    """
+    from tiler import api
+    from tiler.errors import VerificationError
+    from tiler.progress import show_progress
+
+    with show_progress("Verifying", quiet=quiet) as progress:
+        found = api.verify(
+            output, latents, weights=weights, upscale=upscale, samples=samples, seed=seed, progress=progress
+        )
+    if not quiet:
+        for line in found.lines:
+            click.echo(line)
+    if not found.ok:
+        raise VerificationError(found.verdict)
+    if not quiet:
+        click.echo(found.verdict)
 
 
 @main.command()

@@ -47,7 +47,7 @@ def _run(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
         part = _run(quarter, source, model)
         if pixels is None:
             pixels = np.empty((*origin.shape, part.shape[2]), part.dtype)
-        pixels[(quarter.write - (origin.rows.start, origin.columns.start)).slices] = part
+        pixels[(quarter.write - origin).slices] = part
     assert pixels is not None
     return pixels
 

@@ -7,7 +7,8 @@
     ├── InputError              3   ValueError        latents, image or weights that cannot be used
     ├── OutputExistsError       4   FileExistsError   the output is there, half done, or being written by another run
     ├── RefusedError            5   RuntimeError      too little disk space or memory; nothing was begun
-    └── TileError               6   RuntimeError      a tile failed on the way; the cause is chained
+    ├── TileError               6   RuntimeError      a tile failed on the way; the cause is chained
+    └── VerificationError       7   RuntimeError      the file does not hold what the latents decode to
 
 A run that fails after work was done keeps it (but with InputError): the error then has a note that says how much
 (``__notes__``), and ``resume=True`` goes on. OSError, for a full disk, and KeyboardInterrupt come as they are.
@@ -50,3 +51,9 @@ class TileError(TilerError, RuntimeError):
     """A tile failed on the way; it is named, and the cause is chained."""
 
     exit_code = 6
+
+
+class VerificationError(TilerError, RuntimeError):
+    """The file that was written does not hold what the latents decode to; it is left for a closer look."""
+
+    exit_code = 7

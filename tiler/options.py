@@ -22,6 +22,14 @@ def _ask_for_weights(context: click.Context, parameter: click.Parameter, value: 
     return value
 
 
+def _read_samples(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == "all":
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f'{value!r} is no number of windows. Use 0 or more, or "all".')
+    return int(value)
+
+
 def _option(*names: str, **attributes: Any) -> Decorator:
     return click.option(*names, show_default=True, **attributes)
 
@@ -89,5 +97,19 @@ overwrite = _option("--overwrite", is_flag=True, help="Replace an existing outpu
 resume = _option("--resume", is_flag=True, help="Go on with what a stopped run of the same job has left.")
 force = _option("--force", is_flag=True, help="Begin even if disk or memory seem to be too small.")
 dry_run = _option("--dry-run", is_flag=True, help="Show the plan, check the output, and stop.")
+samples = _option(
+    "--samples",
+    metavar="N|all",
+    default="8",
+    callback=_read_samples,
+    help="Windows of 256 px to decode again; all decodes everything, at three times the cost.",
+)
+verify = _option(
+    "--verify",
+    metavar="N|all",
+    callback=_read_samples,
+    help="Verify the finished file: compare its levels, and decode so many windows of it again.",
+)
+seed = _number("--seed", metavar="N", default=0, help="Other windows for other seeds.")
 quiet = _option("--quiet", is_flag=True, help="No progress bar, no report; only errors.")
 profile = _option("--profile", is_flag=True, help="Show the seconds of each stage.")

@@ -52,8 +52,13 @@ class Window:
     def __mul__(self, factor: int) -> "Window":
         return Window(self.rows * factor, self.columns * factor)
 
-    def __sub__(self, origin: tuple[int, int]) -> "Window":
-        return Window(self.rows - origin[0], self.columns - origin[1])
+    def __sub__(self, outer: "Window") -> "Window":
+        """Return the place of this window in ``outer``."""
+        return Window(self.rows - outer.rows.start, self.columns - outer.columns.start)
+
+    def grow(self, margin: int, height: int, width: int) -> "Window":
+        """Return the window with ``margin`` more on each side, clipped to a map of ``height`` × ``width``."""
+        return Window(self.rows.grow(margin, height), self.columns.grow(margin, width))
 
     def __str__(self) -> str:
         return f"rows {self.rows.start}:{self.rows.stop}, columns {self.columns.start}:{self.columns.stop}"

@@ -1,0 +1,94 @@
+"""A window of a written image, decoded again in another way.
+
+The plain whole-image model runs on the window and more than enough around it. The file holds the whole number nearest
+to what the model gives, so no statistics are needed. What belongs into a JPEG goes through the same compression first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import InputError
+from tiler.model import Network
+from tiler.sampling import ALIGNMENT
+from tiler.source import Source
+from tiler.window import Window
+from tiler.written_image import DamagedImageError, WrittenImage
+
+Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""The plain model: (height, width, channels) latents to pixels, about [0, 1], as if the window were the image."""
+
+SPARE = 4
+"""Latent px around a window beyond the halo."""
+FARTHEST = 0.52
+"""Farthest that a pixel may be from the model's value, of 255: half a step, and ten times what sums of float32 were
+measured to differ by."""
+JPEG_MEAN = 0.25
+"""Largest mean |Δ| after the same compression. With ±1 in 2 of 10⁴ samples 0.025 was the most measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCheck:
+    """What decoding a window again has shown."""
+
+    window: Window
+    """The place, px of the image."""
+    max_difference: int
+    """Largest |Δ| between the file and the rounded pixels, of 255."""
+    n_different: int
+    """Samples that differ."""
+    n_samples: int
+    """Samples compared: pixels × channels."""
+    ok: bool
+    """Whether rounding, and compression, explain the differences."""
+    problem: str = ""
+    """Why the window could not be read, if so."""
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"window {self.window}: {self.problem}"
+        share = self.n_different / self.n_samples
+        return f"window {self.window}: max |Δ| {self.max_difference}, {share:.2g} of the samples differ"
+
+
+def check_window(
+    image: WrittenImage, source: Source, network: Network, reference: Reference, window: Window
+) -> WindowCheck:
+    """Decode a window again and compare it with the file.
+
+    Args:
+        image: the file.
+        source: the latents.
+        network: the geometry of the decoder.
+        reference: the plain model.
+        window: the place, latent px; it begins at multiples of ``ALIGNMENT``.
+
+    Raises:
+        InputError: the latents hold NaN or Inf.
+    """
+    scale = network.scale_out
+    height, width, _ = source.shape
+    # A compression sees neighbours, so a little more than the window goes through it.
+    near, read = (window.grow(margin, height, width) for margin in (ALIGNMENT, network.halo + SPARE))
+    latents = source.read(read)
+    if not np.isfinite(latents).all():
+        raise InputError(f"The latents hold NaN or Inf: {read}, latent px. Mend them.")
+    values = np.clip(reference(latents)[((near - read) * scale).slices], 0, 1) * np.float32(255)
+    inner = ((window - near) * scale).slices
+    expected = image.recompress(near * scale, np.rint(values).astype(np.uint8))[inner]
+    place, n_samples = window * scale, expected.size
+    try:
+        found = image.read(0, place)
+    except DamagedImageError as error:
+        return WindowCheck(place, 255, n_samples, n_samples, ok=False, problem=str(error))
+    difference = np.abs(found.astype(np.int16) - expected)
+    largest = int(difference.max())
+    if image.quantization is None:
+        ok = bool(np.abs(found - values[inner]).max() <= FARTHEST)
+    else:
+        # A pixel that rounds the other way may tip a coefficient over: by a step, in one block, in few blocks.
+        step = max(map(max, image.quantization))
+        ok = bool(largest <= 8 + step / 2 and difference.mean() <= JPEG_MEAN + 400 * (8 + step) / n_samples)
+    return WindowCheck(place, largest, int(np.count_nonzero(difference)), n_samples, ok)
