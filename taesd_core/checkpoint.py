@@ -14,18 +14,17 @@ diffusers ``decoder.layers.{k-1}.…``        ``encoder.layers.{k}.…``
 (n_out, n_in, height, width). Tensors are matched strictly: none missing, none left over, every shape right.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from taesd_core.layers import KERNEL, Place, convolutions
 from taesd_core.network import Network
-from taesd_core.tensors import ConvolutionTensors, Float32, Tensors
+from taesd_core.safetensors_file import SafetensorsError, SafetensorsFile, show
+from taesd_core.tensors import ConvolutionTensors, Tensors
 
 Part = Literal["decoder", "encoder"]
 Shape = tuple[int, ...]
@@ -58,23 +57,18 @@ def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            layout, network = _recognise(path, part, shapes)
-            tensors = []
-            for place in convolutions(network.layers):
-                name = _name(place, part, layout)
-                kernel = _read(file, name + ".weight").transpose(2, 3, 1, 0)
-                tensors.append(
-                    ConvolutionTensors(kernel, _read(file, name + ".bias") if place.convolution.bias else None)
-                )
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"Not a readable safetensors file: weights={path} ({error}). Download it again, or convert it."
-        ) from error
+        file = SafetensorsFile(path)
+        shapes = {name: entry.shape for name, entry in file.entries.items()}
+        layout, network = _recognise(path, part, shapes)
+        tensors = []
+        for place in convolutions(network.layers):
+            name = _name(place, part, layout)
+            kernel = file.read(name + ".weight").transpose(2, 3, 1, 0)
+            tensors.append(ConvolutionTensors(kernel, file.read(name + ".bias") if place.convolution.bias else None))
+        sha256 = file.sha256()
+    except SafetensorsError as error:
+        raise CheckpointError(_explain(path, error)) from error
     for place, each in zip(convolutions(network.layers), tensors, strict=True):
         if not all(np.isfinite(values).all() for values in each if values is not None):
             name = _name(place, part, layout)
@@ -82,8 +76,17 @@ def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
     return Checkpoint(network, tuple(tensors), layout, sha256)
 
 
-def _read(file: Any, name: str) -> Float32:
-    return np.asarray(file.get_tensor(name), np.float32)
+def _explain(path: Path, error: SafetensorsError) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    # What torch.save writes: a zip archive around a pickle, and formerly a pickle alone.
+    if start == b"PK\x03\x04" or start[:1] == b"\x80":
+        return (
+            f"A pickle, not a safetensors file: weights={path}. It could run code and is never loaded. "
+            "Convert it once: "
+            'safetensors.torch.save_file(torch.load("weights.pth", weights_only=True), "weights.safetensors").'
+        )
+    return f"Not a readable safetensors file: weights={path} ({error}). Download it again, or convert it."
 
 
 def _recognise(path: Path, part: Part, shapes: dict[str, Shape]) -> tuple[str, Network]:
@@ -105,7 +108,7 @@ def _match(shapes: dict[str, Shape], part: Part, layout: str) -> tuple[Network, 
     places = list(convolutions(make_network(4).layers))
     place, axis = (places[0], 1) if part == "decoder" else (places[-1], 0)
     latent_kernel = shapes.get(_name(place, part, layout) + ".weight", ())
-    network = make_network(latent_kernel[axis] if len(latent_kernel) == 4 else 4)
+    network = make_network(max(latent_kernel[axis], 1) if len(latent_kernel) == 4 else 4)
 
     expected: dict[str, Shape] = {}
     for place in convolutions(network.layers):
@@ -118,10 +121,10 @@ def _match(shapes: dict[str, Shape], part: Part, layout: str) -> tuple[Network, 
         if name not in shapes:
             return network, f"tensor {name} is missing"
         if shapes[name] != shape:
-            return network, f"tensor {name} has shape {shapes[name]} instead of {shape}"
+            return network, f"tensor {name} has shape {show(str(shapes[name]))} instead of {shape}"
     for name in shapes:
         if name not in expected and not (layout == "diffusers" and name.startswith(others)):
-            return network, f"tensor {name} is left over"
+            return network, f"tensor {show(name)} is left over"
     return network, None
 
 

@@ -49,6 +49,12 @@ def find_weights(weights: str | os.PathLike[str], part: Part) -> Path:
     path = Path(weights)
     if path.is_file():
         return path
+    if path.is_dir():
+        raise CheckpointError(f"A folder, not a file of weights: weights={path}. Name a file in it.")
+    if path.is_symlink():
+        raise CheckpointError(
+            f"The weights are a link to nowhere: weights={path}, target={os.readlink(path)}. Mend it."
+        )
     raise CheckpointError(
         f"No such weights: weights={path}. Give a .safetensors file (TAESD's {part}, from upstream or diffusers), "
         f"or one of these names: {', '.join(VARIANTS)}."

@@ -1,5 +1,7 @@
 import json
+import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +146,75 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="weights="):
         load_checkpoint(path, "decoder")
+
+
+def narrow(state):
+    state["1.weight"] = np.zeros((64, 0, 3, 3), np.float32)
+
+
+def count(state):
+    state["7.weight"] = np.zeros((64, 64, 3, 3), np.int64)
+
+
+def hide(state):
+    state["20.weight\n\x1b[2J" + "x" * 999] = np.zeros(3, np.float32)
+
+
+def fold(state):
+    state["7.weight"] = np.zeros((1,) * 60, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (narrow, r"tensor 1\.weight has shape \(64, 0, 3, 3\) instead of \(64, 1, 3, 3\)"),
+        (count, "tensor 7.weight has number type I64"),
+        (hide, "is left over"),
+        (fold, "tensor 7.weight has shape"),
+    ],
+    ids=["no channels", "whole numbers", "unprintable", "60 axes"],
+)
+def test_hostile_tensors_are_refused_in_a_line_that_can_be_printed(tmp_path, break_it, message):
+    state = to_upstream("decoder", random_tensors(Network.decoder(4)))
+    break_it(state)
+    save_file(state, tmp_path / "broken.safetensors")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(tmp_path / "broken.safetensors", "decoder")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+class Bomb:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "zip", "old zip"])
+def test_a_pickle_is_never_run_and_how_to_convert_it_is_said(tmp_path, kind):
+    path, bomb = tmp_path / "weights.pth", Bomb(tmp_path / "it ran")
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(bomb))
+    else:
+        torch = pytest.importorskip("torch")
+        torch.save(bomb, path, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(CheckpointError, match=r"never loaded.*weights_only=True") as caught:
+        load_checkpoint(path, "decoder")
+    assert "\n" not in str(caught.value)
+    assert not bomb.marker.exists()
+    pickle.loads(pickle.dumps(bomb))
+    assert bomb.marker.exists(), "this test could not have failed"
+
+
+def test_what_is_no_file_of_weights_is_said(tmp_path):
+    (tmp_path / "link").symlink_to("nothing")
+    for name, says in {"": "A folder", "link": "link to nowhere", "missing": "No such weights"}.items():
+        with pytest.raises(CheckpointError, match=says):
+            find_weights(tmp_path / name, "decoder")
 
 
 def test_an_unknown_name_names_the_ways():
