@@ -1,7 +1,7 @@
 """Image files as sources: pictures for the encoder, and latents kept as 8-bit RGBA.
 
-Pillow decodes them whole, in about four bytes a pixel, so their size is limited; what is larger belongs into
-a ``.npy`` file, which is read by window.
+Pillow decodes them whole, in about four bytes a pixel, and three or four more hold the result: so their size is
+limited, and what is larger belongs into a ``.npy`` file, which is read by window.
 """
 
 import os
@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from tiler.errors import InputError
 from tiler.fingerprint import fingerprint_array
 from tiler.input_file import open_regular_file, shorten
 from tiler.layout import BYTE_VALUES
+from tiler.png_file import PngError, PngHeader, check_png
 from tiler.window import Window
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 LIMIT_PX = 2**28
 """Largest image that is loaded, as 16,384 by 16,384."""
+
+FLAT_LIMIT_PX = 2**25
+"""Largest image that is loaded whatever its file takes: 300 MB while it is."""
+
+LIMIT_PX_A_BYTE = 100
+"""Most pixels a byte of the file in a larger one. A photograph has 0.3 to 20, a bomb of zeros 250 or more."""
+
+STRIP_PX = 256
+"""Rows of an image that are converted at a time."""
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
 """What is tried. Not all that Pillow knows: an EPS file, for one, is a program that Ghostscript would run."""
@@ -85,7 +95,7 @@ def open_latent_image(path: str | os.PathLike[str]) -> PixelSource:
 
 
 def load_file(
-    path: Path, formats: tuple[str, ...], convert: "Callable[[Image.Image, Path], PixelSource]"
+    path: Path, formats: tuple[str, ...], convert: "Callable[[Image.Image, Path, PngHeader | None], PixelSource]"
 ) -> PixelSource:
     """Load an image that Pillow recognises as one of ``formats``, and give it to ``convert``.
 
@@ -97,11 +107,11 @@ def load_file(
     # Pillow's own limit is a global, which it checks at several points before it allocates. It warns above
     # its limit and refuses above twice that, so half of ours makes it refuse at ours. One load at a time.
     with _pillow_limit, warnings.catch_warnings(), os.fdopen(open_regular_file(path), "rb") as file:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # What changes pixels comes as an exception.
         pillows_own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, LIMIT_PX // 2
         try:
             with Image.open(file, formats=formats) as image:
-                return convert(image, path)
+                return convert(image, path, check_image(image, file, path))
         except InputError:
             raise
         except Image.DecompressionBombError as error:
@@ -113,19 +123,43 @@ def load_file(
             raise InputError(
                 f"Not an image of a known format: path={path}. It must be one of {', '.join(formats)}. Convert it."
             ) from error
+        except PngError as error:
+            raise InputError(f"The image is damaged: path={path} ({error}). Copy or save it again.") from error
         except Exception as error:  # Pillow raises a dozen kinds for a damaged file, SyntaxError among them.
             raise InputError(f"The image is damaged: path={path} ({shorten(error)}). Copy or save it again.") from error
         finally:
             Image.MAX_IMAGE_PIXELS = pillows_own
 
 
-def to_rgb(image: "Image.Image", path: Path) -> PixelSource:
+def check_image(image: "Image.Image", file: BinaryIO, path: Path) -> PngHeader | None:
+    """Refuse what Pillow would not, or not before it has taken the memory.
+
+    Returns:
+        What a PNG says of itself; nothing of other formats.
+
+    Raises:
+        InputError: the image is far larger than its file.
+        PngError: a PNG is damaged.
+    """
+    n_px, size_bytes = image.width * image.height, os.fstat(file.fileno()).st_size
+    if n_px > max(FLAT_LIMIT_PX, LIMIT_PX_A_BYTE * size_bytes):
+        raise InputError(
+            f"Image far larger than its file: path={path}, image={n_px} px, file={size_bytes} bytes. Above "
+            f"{FLAT_LIMIT_PX} px it must be at most {LIMIT_PX_A_BYTE} px a byte. Save it as a .npy file of uint8."
+        )
+    return check_png(file) if image.format == "PNG" else None
+
+
+def to_rgb(image: "Image.Image", path: Path, header: PngHeader | None) -> PixelSource:
     """Return a picture of any kind as RGB.
 
     Raises:
-        InputError: its values have no fixed range.
+        InputError: its values have no fixed range, or are colours that its palette lacks.
     """
     from PIL import ImageOps
+
+    if header and image.mode == "P" and image.getextrema()[1] >= header.n_colours:  # type: ignore[operator]
+        raise InputError(f"The image is damaged: path={path} (colours are missing). Copy or save it again.")
 
     if image.mode in ("I", "F"):
         raise InputError(
@@ -139,18 +173,31 @@ def to_rgb(image: "Image.Image", path: Path) -> PixelSource:
         return PixelSource(np.broadcast_to(grey, (*grey.shape[:2], 3)), (np.arange(65536) / 65535).astype(np.float32))
     # Else a palette with transparency is warned about; it is dropped in any case.
     image.info.pop("transparency", None)
-    return PixelSource(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), BYTE_VALUES)
+    return PixelSource(copy_pixels(image, "RGB"), BYTE_VALUES)
 
 
-def to_latents(image: "Image.Image", path: Path) -> PixelSource:
+def to_latents(image: "Image.Image", path: Path, header: PngHeader | None) -> PixelSource:
     """Return an RGBA picture as latents.
 
     Raises:
-        InputError: it is of another mode.
+        InputError: it is of another mode, or of 16 bits.
     """
-    if image.mode != "RGBA":
+    bits = header.bits if header else 8
+    if image.mode != "RGBA" or bits != 8:
         raise InputError(
-            f"Not 8-bit latents: path={path}, mode={image.mode}. They are RGBA, a channel each. "
-            "Name a PNG of latents, or a .npy file."
+            f"Not 8-bit latents: path={path}, mode={image.mode}, bits={bits}. They are RGBA, a channel each, "
+            "of 8 bits. Name a PNG of latents, or a .npy file."
         )
-    return PixelSource(np.asarray(image), LATENT_VALUES)
+    return PixelSource(copy_pixels(image, "RGBA"), LATENT_VALUES)
+
+
+def copy_pixels(image: "Image.Image", mode: Literal["RGB", "RGBA"]) -> NDArray[np.uint8]:
+    """Return the pixels of an image, (height, width, channels).
+
+    Strip by strip: conversion and copy of the whole would take 12 bytes a pixel more for a while.
+    """
+    pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
+    for top in range(0, image.height, STRIP_PX):
+        bottom = min(top + STRIP_PX, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert(mode))
+    return pixels
