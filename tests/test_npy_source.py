@@ -193,7 +193,8 @@ BAD = {
     "beyond what is printed": (make_header(shape=f"(4, 0x{'f' * 9000}, 7)"), "Impossible shape"),
     "negative": (make_header(shape=(4, -7, 9)), "Impossible shape"),
     "negative twice": (make_header(shape=(4, -7, -9)) + bytes(1008), "Impossible shape"),
-    "fractions": (make_header(shape=(4, 7.0, 9)), "Not a .npy file"),
+    "true": (make_header(shape=(True, 4, 7, 9)) + bytes(1008), "Impossible shape"),
+    "fractions": (make_header(shape=(4, 7.0, 9)), "Impossible shape"),
     "zero-sized": (make_header(shape=(4, 0, 9)), "Nothing in it"),
     "one axis": (to_bytes(np.zeros(9, np.float32)), "axes=1"),
     "many axes": (make_header(shape=(1,) * 2000), "axes=2000"),
@@ -212,6 +213,7 @@ BAD = {
         make_header(version=2, text=str(make_header()[10:-1], "ascii") + " " * HEADER_LIMIT_BYTES + "\n"),
         "Not a .npy file",
     ),
+    "spaces of no end": (make_header(text="{'descr': '<f4', }(" + " " * 9900 + "\n"), "Not a .npy file"),
     "nested": (make_header(text="(" * 4000), "Not a .npy file"),
     "minus signs": (make_header(text="-" * 9000 + "1"), "Not a .npy file"),
     "code": (make_header(shape="(4, 7, __import__('os').getpid())"), "Not a .npy file"),
@@ -251,6 +253,26 @@ def test_a_pickle_is_never_run(tmp_path, n_objects):
     assert marker.exists(), "this test could not have failed"
 
 
+@pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2"])
+def test_a_signalling_nan_is_a_nan_and_no_warning(tmp_path, dtype):
+    array = make_map(dtype)
+    bits = array.view(dtype.replace("f", "u"))
+    bits[0, 0, 0] = {"<f8": 0x7FF0000000000001, "<f4": 0x7F800001, "<f2": 0x7C01}[dtype]
+    values = NpySource(save(tmp_path / "a.npy", array), CHANNELS).read(Window.whole(HEIGHT, WIDTH))
+    assert np.isnan(values[0, 0, 0])
+    assert np.isfinite(values).sum() == values.size - 1
+
+
+@pytest.mark.parametrize("text", ["{'descr': '<f4', 'fortran_order': False, 'shape': (4L, 7L, 9L), }\n"])
+def test_what_the_parser_would_warn_of_is_read_or_refused_in_silence(tmp_path, text):
+    path = tmp_path / "a.npy"
+    path.write_bytes(make_header(text=text) + bytes(1008))
+    assert NpySource(path, CHANNELS).shape == (7, 9, 4)
+    path.write_bytes(make_header(text=text.replace("(4L", "'\\d'(4")) + bytes(1008))
+    with pytest.raises(InputError, match="of numbers"):
+        NpySource(path, CHANNELS)
+
+
 def test_version_2_of_the_format_is_read(tmp_path):
     path = tmp_path / "a.npy"
     with path.open("wb") as file:
@@ -279,6 +301,7 @@ def test_a_pipe_is_refused_without_waiting(tmp_path):
     ("name", "says"),
     [
         pytest.param("missing.npy", "No such file", id="missing"),
+        pytest.param("link.npy", "link to nowhere: .*target=nothing", id="dangling link"),
         pytest.param(".", "A folder, not a file", id="folder"),
         pytest.param("file.npy/a.npy", "cannot be opened", id="below a file"),
         pytest.param("x" * 5000, "cannot be opened", id="long name"),
@@ -287,6 +310,7 @@ def test_a_pipe_is_refused_without_waiting(tmp_path):
 )
 def test_what_is_no_file_is_refused_in_one_line(tmp_path, name, says):
     (tmp_path / "file.npy").write_bytes(GOOD)
+    (tmp_path / "link.npy").symlink_to("nothing")
     with pytest.raises(InputError, match=says) as caught:
         NpySource(tmp_path / name, 4)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,5 @@
 import itertools
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -156,6 +157,16 @@ class Odd:
         raise RuntimeError("no\nelements")
 
 
+class Shaped:
+    """A source of any shape."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def read(self, window):
+        raise AssertionError("it was read")
+
+
 @pytest.mark.parametrize("open_it", [lambda it: open_latents(it, 4), open_image], ids=["latents", "image"])
 @pytest.mark.parametrize(
     ("make", "says"),
@@ -174,6 +185,10 @@ class Odd:
         pytest.param(lambda _: LATENTS[..., :2], "expected channels=", id="channels"),
         pytest.param(lambda _: LATENTS[:, :0], "Nothing in it", id="zero-sized"),
         pytest.param(lambda _: ArraySource(LATENTS[..., :2], 2), "expected channels=", id="source, channels"),
+        pytest.param(lambda _: Shaped((4, 9)), "Wrong shape", id="source, two axes"),
+        pytest.param(lambda _: Shaped((4.0, 9.0, 4)), "whole numbers", id="source, fractions"),
+        pytest.param(lambda _: Shaped((-4, 9, 4)), "Wrong shape", id="source, negative"),
+        pytest.param(lambda _: Shaped(None), "Wrong shape", id="source, no shape"),
         pytest.param(lambda _: LATENTS[..., 0], "axes=2", id="two axes"),
         pytest.param(lambda _: np.empty((3, 4, 4), object), "Python objects|expected channels=4", id="objects"),
         pytest.param(lambda _: np.zeros((1, 2, 3, 4), np.int64)[..., :3], "Wrong number|expected", id="integers"),
@@ -210,6 +225,21 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     for open_path in (lambda path: open_latents(path, 4), open_image):
         with pytest.raises(InputError, match="may not be read"):
             open_path(path)
+
+
+@pytest.mark.parametrize("save_it", ["zip", "old zip", "npz", "pickle"])
+def test_what_may_hold_a_pickle_is_refused_with_how_to_convert_it(tmp_path, save_it):
+    path = tmp_path / "latents.pt"
+    if save_it == "npz":
+        path = save_archive(tmp_path)
+    elif save_it == "pickle":
+        path.write_bytes(pickle.dumps(LATENTS))
+    else:
+        torch = pytest.importorskip("torch")
+        torch.save(torch.zeros(1, 4, 5, 5), path, _use_new_zipfile_serialization=save_it == "zip")
+    with pytest.raises(InputError, match=r"never loaded.*numpy\.save.*weights_only=True.*npz") as caught:
+        open_latents(path, 4)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_batch_is_refused_with_what_to_do():

@@ -34,25 +34,37 @@ def run_tile(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
 def _run(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
     try:
         window = source.read(tile.read)
-        _check_finite(window, tile)
-        return model(window, tile.borders)[tile.crop.slices]
+        _check_window(window, tile)
+        pixels = model(window, tile.borders)[tile.crop.slices]
     except MemoryError:
         quarters = tile.quarters()
         if len(quarters) == 1:
             raise
+    else:
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise InputError(
+                f"The values are too large for the model, it gives NaN or Inf: largest={np.abs(window).max()} "
+                f"(tile {tile.row}, {tile.column}: {tile.read}). Bring the input into its range."
+            )
+        return pixels
     # Too large for the device: four times a quarter gives the same pixels, with more margins.
     origin = tile.write
-    pixels: NDArray[Any] | None = None
+    whole: NDArray[Any] | None = None
     for quarter in quarters:
         part = _run(quarter, source, model)
-        if pixels is None:
-            pixels = np.empty((*origin.shape, part.shape[2]), part.dtype)
-        pixels[(quarter.write - origin).slices] = part
-    assert pixels is not None
-    return pixels
+        if whole is None:
+            whole = np.empty((*origin.shape, part.shape[2]), part.dtype)
+        whole[(quarter.write - origin).slices] = part
+    assert whole is not None
+    return whole
 
 
-def _check_finite(window: NDArray[np.float32], tile: Tile) -> None:
+def _check_window(window: NDArray[np.float32], tile: Tile) -> None:
+    if window.shape[:2] != tile.read.shape or window.dtype != np.float32:
+        raise InputError(
+            f"The source gave another window than it was asked for: shape={window.shape}, dtype={window.dtype}, "
+            f"asked={tile.read.shape} float32 (tile {tile.row}, {tile.column}: {tile.read}). Mend the source."
+        )
     if np.isfinite(window).all():
         return
     row, column, channel = np.argwhere(~np.isfinite(window))[0].tolist()

@@ -17,6 +17,8 @@ def open_regular_file(path: Path) -> int:
         # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise InputError(f"A link to nowhere: path={path}, target={os.readlink(path)}. Mend it.") from None
         raise InputError(f"No such file: path={path}. Check the name.") from None
     except PermissionError:
         raise InputError(f"The file may not be read: path={path}. Give yourself read permission.") from None

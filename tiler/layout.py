@@ -73,7 +73,8 @@ class Layout:
         values = values.reshape(values.shape[-3:])
         if values.dtype == np.uint8:
             return BYTE_VALUES.take(values)
-        with np.errstate(over="ignore"):
+        # A signalling NaN is invalid to convert; the engine finds it as well.
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(values, dtype=np.float32)
 
 

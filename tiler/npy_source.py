@@ -1,13 +1,16 @@
 """``.npy`` files of any size, read by window.
 
 Never ``np.load``, which may run a pickle, and never a memory map: a file that shrinks while mapped kills
-the process by SIGBUS. The header is parsed by NumPy's public functions from a few kB, and what it declares is
+the process by SIGBUS. The header is parsed from a few kB, as a literal and nothing else, and what it declares is
 compared with the size of the file before anything is allocated.
+Source: the format's description, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
 """
 
-import io
+import ast
 import math
 import os
+import re
+import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,16 +122,61 @@ def read_header(descriptor: int, path: Path) -> tuple[tuple[int, ...], bool, np.
         InputError: this is not the header of a ``.npy`` file.
     """
     # Only so much is read: a header that claims a length of 4 GB is then simply incomplete.
-    file = io.BytesIO(os.pread(descriptor, HEADER_LIMIT_BYTES + 12, 0))
+    start = os.pread(descriptor, HEADER_LIMIT_BYTES + 12, 0)
     try:
-        version = npy_format.read_magic(file)
-        # Version 3.0 differs from 2.0 in the names of fields alone, and an array of numbers has none.
-        read = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(file, max_header_size=HEADER_LIMIT_BYTES)
+        # What Python's parser would warn of, it refuses or reads right.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            text, values_start = cut_header(start)
+            header = parse_header(text)
+            shape, fortran, dtype = header["shape"], header["fortran_order"], npy_format.descr_to_dtype(header["descr"])
+        if type(fortran) is not bool or type(shape) is not tuple:
+            raise ValueError("no boolean fortran_order or no tuple shape")
     except Exception as error:  # A hostile header raises anything from SyntaxError to RecursionError.
         raise InputError(
             f"Not a .npy file of numbers: path={path} ({shorten(error)}). Save the array with numpy.save."
         ) from error
-    if not all(0 <= size < 2**63 for size in shape):
-        raise InputError(f"Impossible shape in the header: path={path}. Sizes are 0 to 2^63 - 1. Save it again.")
-    return tuple(int(size) for size in shape), fortran, dtype, file.tell()
+    if not all(type(size) is int and 0 <= size < 2**63 for size in shape):  # True is an int too
+        raise InputError(
+            f"Impossible shape in the header: path={path}. Sizes are whole numbers, 0 to 2^63 - 1. Save it again."
+        )
+    return shape, fortran, dtype, values_start
+
+
+def cut_header(start: bytes) -> tuple[str, int]:
+    """Return the text of a header, and where the values start in bytes.
+
+    Args:
+        start: the first bytes of the file, as many as the longest header needs.
+
+    Raises:
+        ValueError: it does not begin as a ``.npy`` file, or the header is too long.
+    """
+    version = start[:8].removeprefix(b"\x93NUMPY")
+    # Version 3.0 differs from 2.0 in the names of fields alone, and an array of numbers has none.
+    length_bytes = {b"\1\0": 2, b"\2\0": 4}.get(version)
+    if length_bytes is None:
+        raise ValueError(f"it begins with {start[:8]!r}")
+    text_start = 8 + length_bytes
+    length = int.from_bytes(start[8:text_start], "little")
+    if not 0 < length <= min(HEADER_LIMIT_BYTES, len(start) - text_start):
+        raise ValueError(f"a header of {length} bytes, limit={HEADER_LIMIT_BYTES}")
+    return start[text_start : text_start + length].decode("latin-1"), text_start + length
+
+
+def parse_header(text: str) -> dict[str, Any]:
+    """Return the header's dictionary.
+
+    Not by NumPy: where Python cannot parse a header, NumPy looks for the numbers of Python 2, ``4L``, by a search
+    that takes minutes for 10 kB of spaces.
+
+    Raises:
+        Exception: of many kinds, where it is no literal dictionary of what a header has.
+    """
+    try:
+        header = ast.literal_eval(text)
+    except SyntaxError:
+        header = ast.literal_eval(re.sub(r"\b(\d+)L\b", r"\1", text))
+    if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
+        raise ValueError("no dictionary of descr, fortran_order and shape")
+    return header

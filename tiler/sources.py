@@ -5,6 +5,7 @@ Files are told apart by their first bytes; endings are not believed.
 
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,8 @@ from tiler.source import Source
 
 NPY_START = b"\x93NUMPY"
 PNG_START = b"\x89PNG\r\n\x1a\n"
+ARCHIVE_STARTS = (b"PK\x03\x04", b"\x80")
+"""What numpy.savez and torch.save write: a zip archive, and formerly a pickle."""
 
 Openable = str | os.PathLike[str] | SliceableArray | Source
 """A path, an array, or a source."""
@@ -42,6 +45,13 @@ def open_latents(latents: Openable, channels: int) -> Source:
         return NpySource(path, channels)
     if start.startswith(PNG_START):
         return check_source(open_latent_image(path), channels, name=f"path={path}")
+    if start.startswith(ARCHIVE_STARTS):
+        raise InputError(
+            f"Not a file of latents but an archive or a pickle: path={path}. A pickle could run code and is never "
+            "loaded. Convert it once: "
+            'numpy.save("latents.npy", torch.load("latents.pt", weights_only=True).float()), or '
+            'numpy.save("latents.npy", numpy.load("latents.npz")["latents"]).'
+        )
     raise InputError(
         f"Not a file of latents: path={path}, first bytes={start!r}. It must be a .npy file, or a "
         "PNG of 8-bit latents. Save the array of latents with numpy.save."
@@ -85,10 +95,12 @@ def check_source(source: Source, channels: int, *, name: str = "source") -> Sour
     Raises:
         InputError: it has not, or there is nothing in it.
     """
-    if source.shape[2] != channels or min(source.shape) < 1:
+    shape = source.shape
+    whole = isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(size, Integral) for size in shape)
+    if not whole or shape[2] != channels or min(shape) < 1:
         raise InputError(
-            f"Wrong shape: {name}, shape={source.shape}, expected channels={channels}. "
-            "The shape must be (height, width, channels), 1 or more each."
+            f"Wrong shape: {name}, shape={str(shape)[:80]}, expected channels={channels}. "
+            "The shape must be (height, width, channels), whole numbers, 1 or more each."
         )
     return source
 
