@@ -50,3 +50,24 @@ def test_nothing_to_decode_is_refused():
         Plan(DECODER, 0, 5, 8)
     with pytest.raises(OptionError, match="--tile-size"):
         Plan(DECODER, 5, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "core", "fits"),
+    [
+        (10**5, 10**5, 128, True),
+        (10**6, 10**6, 128, False),
+        (1, 10**12, 128, False),
+        (10**12, 1, 10**9, True),
+        (2**17, 32, 1, True),
+        (2**17 + 1, 32, 1, False),
+        (2**11 * 9, 2**11 * 9, 9, True),
+        (2**11 * 9 + 1, 2**11 * 9, 9, False),
+    ],
+)
+def test_more_tiles_than_anybody_would_wait_for_are_refused(height, width, core, fits):
+    if fits:
+        assert Plan(DECODER, height, width, core).n_tiles <= 2**22
+    else:
+        with pytest.raises(InputError, match=f"Too many tiles.*{height} × {width} latent px"):
+            Plan(DECODER, height, width, core)

@@ -23,6 +23,10 @@ from tiler.window import Span, Window
 
 RUNTIME_BYTES = 850_000_000
 """What Python and TensorFlow take with all programs traced, measured over long runs."""
+AXIS_LIMIT = 2**17
+"""Most tiles along one side: 134 million px at the usual size."""
+TILE_LIMIT = 2**22
+"""Most tiles in all: 4.4 terapixels at the usual size. A task each, they take memory before the first is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Plan:
 
     Raises:
         OptionError: the tile size is not a positive multiple of the scale.
-        InputError: the image has no pixels.
+        InputError: the image has no pixels, or is too large for tiles of this size.
     """
 
     network: Network
@@ -113,6 +117,12 @@ class Plan:
             raise InputError(f"The image has no pixels: height={self.height}, width={self.width} latent px.")
         if self.core < 1:
             raise OptionError(f"A tile has no pixels: core={self.core} latent px. Use a larger --tile-size.")
+        n_rows, n_columns = -(-self.height // self.core), -(-self.width // self.core)
+        if max(n_rows, n_columns) > AXIS_LIMIT or n_rows * n_columns > TILE_LIMIT:
+            raise InputError(
+                f"Too many tiles: {n_rows} × {n_columns} for {self.height} × {self.width} latent px. At most "
+                f"{AXIS_LIMIT} a side and {TILE_LIMIT} in all. Use a larger --tile-size, or cut the input into parts."
+            )
 
     @cached_property
     def rows(self) -> tuple[AxisTile, ...]:
