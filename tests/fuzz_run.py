@@ -1,0 +1,212 @@
+"""Opens mutated files as the command line would, and judges what comes of it.
+
+Run with a kind, the first number and the number after the last: ``python tests/fuzz_run.py npy 0 1000``. The number
+of an input is the seed that makes it, so that a finding can be had again. What is found is printed as JSON.
+"""
+
+import json
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from types import FrameType
+
+import numpy as np
+from click.testing import CliRunner
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+import fuzz_npy
+import fuzz_png
+import fuzz_weights
+
+from taesd_core.checkpoint import CheckpointError, load_checkpoint
+from tiler.cli import main
+from tiler.errors import InputError
+from tiler.sources import open_image, open_latents
+from tiler.window import Span, Window
+
+LIMIT_SECONDS = 2.0
+LIMIT_BYTES = 500_000_000
+
+
+LARGE_PX = 50_000
+SHARE_OF_COMMANDS = 0.03
+
+
+class LargeError(Exception):
+    """An image was accepted that is too large to be compared."""
+
+
+class HangError(BaseException):
+    """An input takes too long; no ``except Exception`` catches it."""
+
+
+def read_windows(random: Random, source) -> np.ndarray:
+    """Return the whole, after comparing it with some of its windows."""
+    height, width, _ = source.shape
+    if height * width > LARGE_PX:
+        # What a bomb inflates to, all of it alike.
+        corner = source.read(Window(Span(max(height - 50, 0), height), Span(max(width - 50, 0), width)))
+        assert len(np.unique(corner.reshape(-1, corner.shape[2]), axis=0)) == 1
+        raise LargeError
+    whole = source.read(Window.whole(height, width))
+    for _ in range(3):
+        rows, columns = (sorted(random.sample(range(size + 1), 2)) for size in (height, width))
+        window = Window(Span(*rows), Span(*columns))
+        np.testing.assert_array_equal(source.read(window), whole[window.slices])
+    assert whole.dtype == np.float32
+    return whole
+
+
+def judge_npy(random: Random, path: Path) -> str:
+    channels = random.choice((3, 4))
+    content, done = fuzz_npy.make_npy(random, channels)
+    path.write_bytes(content)
+    open_it = open_image if channels == 3 else lambda path: open_latents(path, 4)
+    words = ["encode" if channels == 3 else "decode", str(path), "out.npy", "--weights", "photo"]
+    outcome = judge(
+        done, path, lambda: read_windows(random, open_it(path)), lambda: fuzz_npy.read_npy(content, channels)
+    )
+    check_command_line(random, outcome, words)
+    return outcome
+
+
+def judge_png(random: Random, path: Path) -> str:
+    latents = random.random() < 0.4
+    content, done = fuzz_png.make_png(random, latents)
+    path.write_bytes(content)
+
+    def read() -> np.ndarray:
+        samples = fuzz_png.read_png(content)
+        if not latents:
+            return fuzz_png.to_rgb(samples)
+        if samples.shape[2] != 4 or samples.dtype != np.uint8:
+            raise ValueError("no latents")
+        return ((samples / 255 - 0.5) * 6).astype(np.float32)
+
+    open_it = (lambda path: open_latents(path, 4)) if latents else open_image
+    outcome = judge(done, path, lambda: read_windows(random, open_it(path)), read)
+    check_command_line(random, outcome, ["decode" if latents else "encode", str(path), "out.npy", "--weights", "photo"])
+    return outcome
+
+
+def judge_weights(random: Random, path: Path) -> str:
+    content, done = fuzz_weights.make_weights(random)
+    path.write_bytes(content)
+    part = random.choice(("decoder", "decoder", "decoder", "encoder"))
+
+    def load() -> list[np.ndarray]:
+        tensors = load_checkpoint(path, part).tensors
+        return [values for each in tensors for values in (each.kernel.transpose(3, 2, 0, 1), each.bias)]
+
+    def read() -> list[np.ndarray]:
+        tensors = [values for pair in fuzz_weights.read_weights(content, part) for values in pair]
+        if not all(np.isfinite(values).all() for values in tensors if values is not None):
+            raise ValueError("NaN or Inf")
+        return tensors
+
+    outcome = judge(done, path, load, read)
+    good = path.with_name("good.npy")
+    np.save(good, np.zeros((5, 5, 4 if part == "decoder" else 3), np.float32))
+    check_command_line(random, outcome, [f"{part[:2]}code", str(good), "out.npy", "--weights", str(path)])
+    return outcome
+
+
+def judge(done: str, path: Path, open_it: Callable, read: Callable) -> str:
+    """Return what became of an input; ``read`` is the independent reader.
+
+    Raises:
+        AssertionError: it is neither refused as it should be nor read right.
+    """
+    try:
+        found = open_it()
+    except LargeError:
+        return "large"
+    except (InputError, CheckpointError) as error:
+        message = str(error)
+        assert message.isprintable(), ascii(message)
+        assert len(message) < 500 + len(str(path)), message
+        if done in ("none", "values", "add_harmless"):
+            # Nothing is wrong with this file, unless the other reader says so too.
+            try:
+                read()
+            except ValueError:
+                return "refused"
+            raise AssertionError(f"a good file is refused: {message}") from error
+        return "refused"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = read()
+    for one, other in zip([*found], [*expected], strict=True):
+        np.testing.assert_array_equal(one, other)
+    return "right"
+
+
+def check_command_line(random: Random, outcome: str, words: list[str]) -> None:
+    """See for a few inputs that the command line says the same: exit code 3 and one line, or 0."""
+    if outcome == "large" or random.random() > SHARE_OF_COMMANDS:
+        return
+    result = CliRunner().invoke(main, [*words, "--dry-run"])
+    assert result.exit_code == (3 if outcome == "refused" else 0), (outcome, result.output, result.exception)
+    if outcome == "refused":
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert result.stdout == ""
+
+
+KINDS = {"npy": judge_npy, "png": judge_png, "weights": judge_weights}
+
+
+def run(kind: str, start: int, stop: int) -> dict:
+    """Judge inputs ``start`` to ``stop``; see the report's words for what is found."""
+
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
+        raise HangError
+
+    warnings.simplefilter("error")
+    signal.signal(signal.SIGALRM, interrupt)
+    outcomes: Counter[str] = Counter()
+    findings, slowest, peak = [], (0.0, -1), _peak_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "input"
+        for number in range(start, stop):
+            random = Random(f"{kind} {number}")
+            began, began_cpu = time.monotonic(), time.process_time()
+            # By the wall ten times as long: a busy machine is no hang.
+            signal.setitimer(signal.ITIMER_REAL, 10 * LIMIT_SECONDS)
+            try:
+                outcomes[KINDS[kind](random, path)] += 1
+                seconds = time.process_time() - began_cpu
+                if seconds > LIMIT_SECONDS:
+                    findings.append((number, f"took {seconds:.1f} s"))
+            except (Exception, HangError):
+                findings.append((number, traceback.format_exc()[-1500:]))
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            slowest = max(slowest, (time.monotonic() - began, number))
+            if _peak_bytes() > max(peak, LIMIT_BYTES):
+                findings.append((number, f"took {_peak_bytes()} bytes"))
+            peak = max(peak, _peak_bytes())
+    return {
+        **{"kind": kind, "inputs": stop - start, "outcomes": outcomes, "findings": findings},
+        **{"slowest_seconds": round(slowest[0], 3), "slowest": slowest[1], "peak_bytes": peak},
+    }
+
+
+def _peak_bytes() -> int:
+    # Linux's ru_maxrss begins with what the process that started this one had.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
