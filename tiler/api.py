@@ -137,7 +137,7 @@ def decode(
     """
     started = time.monotonic()
     output = Path(output)
-    kind = _check_kind(output, OUTPUT_KINDS)
+    kind = check_kind(output, OUTPUT_KINDS)
     _check_output(output, overwrite=overwrite, resume=resume)
     _check_precision(precision)
     if verify is not None:
@@ -217,7 +217,7 @@ def verify(
         True
     """
     path = Path(output)
-    _check_kind(path, OUTPUT_KINDS)
+    check_kind(path, OUTPUT_KINDS)
     check_samples(samples)
     os.close(open_regular_file(path))
     checkpoint = _find_checkpoint(weights, "decoder")
@@ -272,7 +272,7 @@ def encode(
     """
     started = time.monotonic()
     latents = Path(latents)
-    _check_kind(latents, (".npy",))
+    check_kind(latents, (".npy",))
     _check_output(latents, overwrite=overwrite, resume=resume)
     _check_precision(precision)
     path = _find_checkpoint(weights, "encoder")
@@ -332,6 +332,7 @@ def decode_lazily(
 def plan_decode(
     latents: Openable,
     *,
+    weights: PathLike | None = None,
     channels: int = 4,
     upscale: int = 1,
     tile_size_px: int | None = None,
@@ -339,15 +340,19 @@ def plan_decode(
     workers: int | None = None,
     file_tile_px: int | None = None,
 ) -> Plan:
-    """Return the plan of decoding latents with ``channels`` channels, without weights or TensorFlow.
+    """Return the plan of decoding latents, without TensorFlow.
 
-    The arguments are those of ``decode``.
+    The arguments are those of ``decode``; without ``weights`` the latents must have ``channels`` channels.
 
     Raises:
         InputError: the latents cannot be used.
         OptionError: an option is out of its range.
     """
-    network = Network.decoder(channels)
+    network = (
+        Network.decoder(channels)
+        if weights is None
+        else _read_checkpoint(_find_checkpoint(weights, "decoder"), "decoder").network
+    )
     source = _open_latents(latents, network, upscale)
     plan = _make_plan(source, network, tile_size_px, memory_bytes, workers, file_tile_px)
     if file_tile_px is not None:
@@ -358,20 +363,25 @@ def plan_decode(
 def plan_encode(
     image: Openable,
     *,
+    weights: PathLike | None = None,
     channels: int = 4,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
 ) -> Plan:
-    """Return the plan of encoding an image to latents with ``channels`` channels, without weights or TensorFlow.
+    """Return the plan of encoding an image, without TensorFlow.
 
-    The arguments are those of ``encode``.
+    The arguments are those of ``encode``; without ``weights`` it is for latents with ``channels`` channels.
 
     Raises:
         InputError: the image cannot be used.
         OptionError: an option is out of its range.
     """
-    network = Network.encoder(channels)
+    network = (
+        Network.encoder(channels)
+        if weights is None
+        else _read_checkpoint(_find_checkpoint(weights, "encoder"), "encoder").network
+    )
     source = EdgePadded(open_image(image), network.scale_in)
     return _make_plan(source, network, tile_size_px, memory_bytes, workers)
 
@@ -520,7 +530,12 @@ def _check_precision(precision: str) -> None:
         raise OptionError(f"No such precision: precision={precision}. Use {', '.join(get_args(Precision))}.")
 
 
-def _check_kind(path: Path, kinds: tuple[str, ...]) -> str:
+def check_kind(path: Path, kinds: tuple[str, ...] = OUTPUT_KINDS) -> str:
+    """Return the ending of an output's name.
+
+    Raises:
+        OptionError: it is none of ``kinds``.
+    """
     kind = path.suffix.lower()
     if kind not in kinds:
         raise OptionError(f"No such kind of output: path={path}. The name must end in {', '.join(kinds)}.")

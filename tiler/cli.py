@@ -102,8 +102,10 @@ def decode(
     from tiler.progress import show_progress
 
     if dry_run:
+        api.check_kind(output)
         plan = api.plan_decode(
             latents,
+            weights=weights,
             upscale=upscale,
             tile_size_px=tile_size_px,
             memory_bytes=memory_bytes,
@@ -213,7 +215,10 @@ def encode(
     from tiler.progress import show_progress
 
     if dry_run:
-        plan = api.plan_encode(image, tile_size_px=tile_size_px, memory_bytes=memory_bytes, workers=workers)
+        api.check_kind(latents, (".npy",))
+        plan = api.plan_encode(
+            image, weights=weights, tile_size_px=tile_size_px, memory_bytes=memory_bytes, workers=workers
+        )
         click.echo(plan.summary())
         _check_output(latents, overwrite or resume)
         return
