@@ -12,7 +12,7 @@ from taesd_core.network import Network
 from tiler.array_source import ArraySource
 from tiler.fingerprint import fingerprint_source
 from tiler.job import Job, run_job
-from tiler.output import plan_npy, plan_tiff
+from tiler.output import Npy, Tiff
 from tiler.plan import Plan
 
 TILE_PX = 64
@@ -39,11 +39,10 @@ def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, 
     source = ArraySource(latents, 4)
     plan = Plan(Network.decoder(4), height, width, TILE_PX // 8, workers)
     if kind == "npy":
-        output = plan_npy(Path(folder) / "image.npy", plan, np.uint8, overwrite=overwrite)
+        file = Npy(Path(folder) / "image.npy")
     else:
-        path = Path(folder) / "image.tif"
-        options = {"compression": kind, "quality": 90, "file_tile_px": 32, "pyramid": True, "overwrite": overwrite}
-        output = plan_tiff(path, plan, **options)
+        file = Tiff(Path(folder) / "image.tif", compression=kind, file_tile_px=32)
+    output = file.plan(plan, overwrite=overwrite)
     inputs = {"latents": fingerprint_source(source)}
     model = model or RepeatModel()
     return replace(Job(output, plan, source, inputs, lambda: model), **changes)

@@ -11,6 +11,7 @@ from taesd_core.checkpoint import load_checkpoint
 from taesd_core.variants import find_weights
 from taesd_core.whole_image import build_whole_image_model
 from tiler import api
+from tiler.sources import open_latents
 from tiler.upscale import Upscaled
 
 tifffile = pytest.importorskip("tifffile")
@@ -77,8 +78,8 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path, latents):
 def test_upscaled_latents_are_decoded_as_if_they_existed(tmp_path, latents):
     source = latents(20, 23)
     whole = tiler.Window.whole(60, 69)
-    large = Upscaled(api.open_latents(source, 4), 3).read(whole)
-    tiler.decode(source, tmp_path / "once.npy", weights="photo", tile_size_px=256, upscale=3)
+    large = Upscaled(open_latents(source, 4), 3).read(whole)
+    tiler.decode(tiler.Latents(source, upscale=3), tmp_path / "once.npy", weights="photo", tile_size_px=256)
     tiler.decode(large, tmp_path / "twice.npy", weights="photo", tile_size_px=256)
     assert (tmp_path / "once.npy").read_bytes() == (tmp_path / "twice.npy").read_bytes()
 
@@ -132,22 +133,25 @@ def test_a_failed_run_keeps_the_old_output(tmp_path, latents):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("of_latents", "of_output", "options", "message"),
     [
-        ({"tile_size_px": 1000, "file_tile_px": 512}, "tile=1000 px, TIFF tile=512 px"),
-        ({"tile_size_px": 1001}, "multiple of 8 px"),
-        ({"tile_size_px": 0}, "multiple of 8 px"),
-        ({"workers": 0}, "workers=0"),
-        ({"upscale": 0}, "scale"),
-        ({"compression": "zip"}, "compression=zip"),
-        ({"quality": 101}, "quality=101"),
-        ({"precision": "float8"}, "precision=float8"),
+        ({}, {"file_tile_px": 512}, {"tile_size_px": 1000}, "tile=1000 px, TIFF tile=512 px"),
+        ({}, {}, {"tile_size_px": 1001}, "multiple of 8 px"),
+        ({}, {}, {"tile_size_px": 0}, "multiple of 8 px"),
+        ({}, {}, {"workers": 0}, "workers=0"),
+        ({"upscale": 0}, {}, {}, "scale"),
+        ({}, {"compression": "zip"}, {}, "compression=zip"),
+        ({}, {"quality": 101}, {}, "quality=101"),
+        ({}, {}, {"precision": "float8"}, "precision=float8"),
     ],
 )
-def test_options_out_of_range_are_refused_before_any_work(tmp_path, latents, monkeypatch, options, message):
+def test_options_out_of_range_are_refused_before_any_work(
+    tmp_path, latents, monkeypatch, of_latents, of_output, options, message
+):
     monkeypatch.setattr(api, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    output = tiler.Tiff(tmp_path / "image.tif", **of_output)
     with pytest.raises(tiler.OptionError, match=message):
-        tiler.decode(latents(5, 5), tmp_path / "image.tif", weights="photo", **options)
+        tiler.decode(tiler.Latents(latents(5, 5), **of_latents), output, weights="photo", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,10 +187,10 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
 from conftest import RepeatModel
-from tiler import api, decode
+from tiler import Latents, api, decode
 api.load_model = lambda *_: RepeatModel()
 side = int(sys.argv[1])
-decode(np.zeros((1, 1, 4), np.float32), sys.argv[2], weights="photo", upscale=side // 8, workers=4)
+decode(Latents(np.zeros((1, 1, 4), np.float32), upscale=side // 8), sys.argv[2], weights="photo", workers=4)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+import tiler
 from taesd_core.variants import find_weights
 from tiler import api
 from tiler.cli import main
@@ -73,7 +74,7 @@ WORDS = {
     "--pyramid --no-pyramid --overwrite --resume --force --verify --dry-run --profile --quiet",
     "encode": "--weights --tile-size --memory --workers --precision --overwrite --resume --force --dry-run --profile "
     "--quiet",
-    "plan": "--upscale --tile-size --memory --file-tile",
+    "plan": "--upscale --tile-size --memory --workers --file-tile",
     "verify": "--weights --upscale --samples --seed --quiet",
     "demo": "--megapixels --overwrite --quiet",
 }
@@ -154,7 +155,7 @@ def calls(monkeypatch):
 
     def record(name):
         def call(*args, **kwargs):
-            recorded[name] = ([str(each) for each in args], kwargs)
+            recorded[name] = (list(args), kwargs)
             raise TileError("stop here")
 
         return call
@@ -167,33 +168,36 @@ def calls(monkeypatch):
 def test_options_reach_the_library(folder, calls):
     options = ["--tile-size", "160", "--memory", "0.5", "--workers", "3", "--precision", "bfloat16"]
     options += ["--overwrite", "--quiet", "--weights", "w.safetensors", "--resume", "--force"]
+    of_tiff = ["--compression", "jpeg", "--quality", "77", "--file-tile", "80"]
     run("encode", "a", "b", *options)
-    run(
-        "decode",
-        "a",
-        "b",
-        *options,
-        *["--upscale", "5", "--compression", "jpeg", "--quality", "77", "--file-tile", "80"],
-    )
+    run("decode", "a", "b.tif", *options, "--upscale", "5", *of_tiff)
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
     common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
     common |= {"resume": True, "force": True}
-    assert calls["encode"] == (["a", "b"], common)
-    assert calls["decode"] == (
-        ["a", "b"],
-        common
-        | {"upscale": 5, "compression": "jpeg", "quality": 77, "file_tile_px": 80, "pyramid": True, "verify": None},
-    )
-    run("decode", "a", "b", *options, "--no-pyramid")
-    assert calls["decode"][1]["pyramid"] is False
+    assert calls["encode"] == ([Path("a"), Path("b")], common)
+    latents = tiler.Latents(Path("a"), upscale=5)
+    output = tiler.Tiff(Path("b.tif"), compression="jpeg", quality=77, file_tile_px=80)
+    assert calls["decode"] == ([latents, output], common | {"verify": None})
+    run("decode", "a", "b.tif", *options, "--no-pyramid")
+    assert calls["decode"][0][1].pyramid is False
 
 
 @pytest.mark.parametrize("command", ["decode", "encode"])
 def test_defaults_are_those_of_the_library(folder, command, calls):
     parameters = SIGNATURES[command].parameters.values()
     defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-    run(command, "a", "b", "--weights", "w")
+    run(command, "a", "b.npy", "--weights", "w")
     assert calls[command][1] == defaults | {"weights": "w"}
+    if command == "decode":
+        assert calls[command][0] == [tiler.Latents(Path("a")), tiler.Npy(Path("b.npy"))]
+
+
+def test_options_of_another_kind_of_file_are_refused_not_ignored(folder):
+    before = contents(folder)
+    result = run("decode", "good.npy", "image.npy", "--weights", "photo", "--compression", "jpeg")
+    assert result.exit_code == 2
+    assert result.stderr == "tiler: Not an option of a .npy file: compression=jpeg. Leave it out.\n"
+    assert contents(folder) == before
 
 
 def test_encode_writes_latents_that_decode_reads(folder):

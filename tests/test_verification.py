@@ -20,6 +20,7 @@ from taesd_core.variants import find_weights
 from tiler import api
 from tiler.array_source import ArraySource
 from tiler.level_check import check_level
+from tiler.output import describe_output
 from tiler.pyramid import halve
 from tiler.tiff_sink import TiffSink
 from tiler.window import Span, Window
@@ -52,7 +53,7 @@ def good(tmp_path_factory):
     latents = (0.5 * coarse + 0.2 * random.normal(size=coarse.shape)).astype(np.float32)
     np.save(folder / "latents.npy", latents)
     for name in NAMES:
-        tiler.decode(latents, folder / name, weights="photo", tile_size_px=128, **options(name))
+        tiler.decode(latents, describe_output(folder / name, options(name)), weights="photo", tile_size_px=128)
     return folder
 
 
@@ -110,11 +111,11 @@ def test_a_good_file_passes_whatever_windows_are_drawn(good, plain_model, name):
 
 
 def test_upscaled_latents_are_verified_as_they_were_decoded(tmp_path, plain_model, latents):
-    source = latents(13, 19)
-    report = tiler.decode(source, tmp_path / "a.tif", weights="photo", tile_size_px=128, upscale=3, verify=4)
+    source = tiler.Latents(latents(13, 19), upscale=3)
+    report = tiler.decode(source, tmp_path / "a.tif", weights="photo", tile_size_px=128, verify=4)
     assert report.verification.ok
-    assert tiler.verify(tmp_path / "a.tif", source, weights="photo", upscale=3).ok
-    assert not tiler.verify(tmp_path / "a.tif", source, weights="photo").ok
+    assert tiler.verify(tmp_path / "a.tif", source, weights="photo").ok
+    assert not tiler.verify(tmp_path / "a.tif", source.data, weights="photo").ok
 
 
 @pytest.mark.parametrize("compression", ["deflate", "none", "jpeg"])
@@ -127,7 +128,8 @@ def test_a_good_file_of_any_size_and_content_passes(tmp_path, stand_in, compress
         for spread in (0, 0.5, 3, 50):  # from one colour to blocks of the most saturated colours that there are
             source = (random.normal(size=(height, width, 4)) * spread).astype(np.float32)
             path = tmp_path / f"{number}-{spread}.tif"
-            tiler.decode(source, path, weights="photo", tile_size_px=256, compression=compression, quality=quality)
+            output = tiler.Tiff(path, compression=compression, quality=quality)
+            tiler.decode(source, output, weights="photo", tile_size_px=256)
             for seed in range(3):
                 found = tiler.verify(path, source, weights="photo", samples=6, seed=seed)
                 assert found.ok, found.lines
@@ -589,7 +591,8 @@ assert not [name for name in ("tensorflow", "keras", "dask") if name in sys.modu
 def test_no_codecs_besides_those_of_pillow_and_zlib_are_needed(tmp_path, request, stand_in, latents):
     np.save(tmp_path / "latents.npy", latents(HEIGHT, WIDTH))
     for name in PYRAMIDS:
-        tiler.decode(tmp_path / "latents.npy", tmp_path / name, weights="photo", tile_size_px=128, **options(name))
+        output = describe_output(tmp_path / name, options(name))
+        tiler.decode(tmp_path / "latents.npy", output, weights="photo", tile_size_px=128)
     script = WITHOUT_CODECS.format(tests=str(request.path.parent))
     names = [str(tmp_path / name) for name in ("latents.npy", *PYRAMIDS)]
     subprocess.run([sys.executable, "-c", script, *names], check=True)
@@ -600,9 +603,10 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
 from test_verification import repeat_latents
-from tiler import api, verify
+from tiler import Latents, api, verify
 api.load_reference = lambda *_: repeat_latents
-found = verify(sys.argv[2], np.zeros((1, 1, 4), np.float32), weights="photo", upscale=int(sys.argv[1]) // 8, samples=6)
+latents = Latents(np.zeros((1, 1, 4), np.float32), upscale=int(sys.argv[1]) // 8)
+found = verify(sys.argv[2], latents, weights="photo", samples=6)
 assert found.ok, found.lines
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -615,7 +619,8 @@ def test_memory_is_flat(tmp_path, request, stand_in, name):
     def peak(side):
         path = tmp_path / f"{side}-{name}"
         compression = {} if name == "image.npy" else {"compression": name.removesuffix(".tif")}
-        tiler.decode(np.zeros((1, 1, 4), np.float32), path, weights="photo", upscale=side // 8, **compression)
+        latents = tiler.Latents(np.zeros((1, 1, 4), np.float32), upscale=side // 8)
+        tiler.decode(latents, describe_output(path, compression), weights="photo")
         command = [sys.executable, "-c", script, str(side), str(path)]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

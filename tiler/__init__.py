@@ -16,6 +16,8 @@ from tiler.errors import (
     TilerError,
     VerificationError,
 )
+from tiler.latents import Latents
+from tiler.output import Npy, Tiff
 from tiler.plan import Plan
 from tiler.profile import Profile
 from tiler.source import Source
@@ -24,6 +26,8 @@ from tiler.window import Span, Window
 
 __all__ = [
     "InputError",
+    "Latents",
+    "Npy",
     "OptionError",
     "OutputExistsError",
     "Plan",
@@ -32,6 +36,7 @@ __all__ = [
     "Report",
     "Source",
     "Span",
+    "Tiff",
     "TileError",
     "TilerError",
     "Verification",

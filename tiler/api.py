@@ -1,54 +1,49 @@
 """The public calls: where source, plan, model and sink are put together, and nowhere else."""
 
-import math
 import os
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
-from taesd_core.load import load_window_model, quiet_start
-from taesd_core.network import Network
-from taesd_core.variants import find_weights
 from tiler.edges import EdgePadded
 from tiler.engine import run_tile
-from tiler.errors import InputError, OptionError, VerificationError
+from tiler.errors import OptionError, VerificationError
 from tiler.fingerprint import Fields, fingerprint_source
 from tiler.input_file import open_regular_file
 from tiler.job import Job, run_job
 from tiler.journal import find_journal
+from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
-from tiler.model import Model
-from tiler.output import plan_npy, plan_tiff
+from tiler.model import Network
+from tiler.models import (
+    PathLike,
+    Precision,
+    check_precision,
+    find_checkpoint,
+    find_network,
+    load_model,
+    load_reference,
+    read_checkpoint,
+)
+from tiler.output import Npy, OutputFile, check_kind, describe_output
 from tiler.plan import Plan
 from tiler.profile import Profile
 from tiler.schedule import Progress
 from tiler.sink import check_output
 from tiler.source import Source
-from tiler.sources import Openable, open_image, open_latents
-from tiler.tile_codec import Compression
-from tiler.tile_size import choose_tile_px
-from tiler.upscale import Upscaled
+from tiler.sources import Openable, open_image
+from tiler.tile_size import STEP_PX, choose_tile_px
 from tiler.verification import Samples, Verification, check_samples, verify_image
-from tiler.window_check import Reference
 from tiler.written_image import DamagedImageError, open_written_image
 
 if TYPE_CHECKING:
     import dask.array
-
-PathLike = str | os.PathLike[str]
-Precision = Literal["float32", "float16", "bfloat16"]
-
-LARGE_PX = 800_000
-"""From here on a TIFF gets larger tiles: libvips refuses more than about 2.6 million in a level."""
-OUTPUT_KINDS = (".tif", ".tiff", ".npy")
-"""What ``decode`` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +69,14 @@ class Report:
 
 
 def decode(
-    latents: Openable,
-    output: PathLike,
+    latents: Openable | Latents,
+    output: PathLike | OutputFile,
     *,
     weights: PathLike,
-    upscale: int = 1,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
     precision: Precision = "float32",
-    compression: Compression = "deflate",
-    quality: int = 90,
-    file_tile_px: int | None = None,
-    pyramid: bool = True,
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -97,21 +87,15 @@ def decode(
     """Decode latents to an image file, tile by tile, to the pixels of decoding the whole image at once.
 
     Args:
-        latents: a ``.npy`` file, an 8-bit RGBA PNG, an array or a source; (1, channels, h, w), (channels, h, w) or
-            (h, w, channels) floats, about [-3, 3], as a diffusion pipeline's ``output_type="latent"`` gives them.
-        output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF) or ``.npy`` (height, width, 3) uint8.
+        latents: a file, an array or a source; ``Latents`` says how it is to be read.
+        output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF) or ``.npy`` (height, width, 3) uint8;
+            ``Tiff`` says what a TIFF is to be like.
         weights: the decoder, a ``.safetensors`` file or a name such as "photo".
-        upscale: enlarge the latents so many times first, by bicubic interpolation of each window.
-        tile_size_px: side of a tile in px of the image; a multiple of 8 and of ``file_tile_px``. By default the one
-            that takes the least work in ``memory_bytes``.
+        tile_size_px: side of a tile in px of the image; a multiple of 8 and of the TIFF's own tiles. By default the
+            one that takes the least work in ``memory_bytes``.
         memory_bytes: peak memory to plan for; by default half of what is free, 1.5 GiB at most.
         workers: threads that read, compress and write while one tile is decoded; at most so many tiles are held.
         precision: of weights and maps: "float32" (and no less anywhere), "float16" or "bfloat16".
-        compression: of a TIFF: "deflate" (lossless), "jpeg" or "none".
-        quality: of JPEG tiles, 1 to 100.
-        file_tile_px: side of the TIFF's own tiles; by default the largest power of 2 up to 512 (1024 for huge images)
-            that divides the tile.
-        pyramid: whether a TIFF gets reduced levels for viewers.
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
@@ -136,42 +120,30 @@ def decode(
         >>> tiler.decode("latents.npy", "image.tif", weights="taesd_decoder.safetensors")  # doctest: +SKIP
     """
     started = time.monotonic()
-    output = Path(output)
-    kind = check_kind(output, OUTPUT_KINDS)
-    _check_output(output, overwrite=overwrite, resume=resume)
-    _check_precision(precision)
+    latents, file = Latents.of(latents), describe_output(output)
+    _check_output(Path(file.path), overwrite=overwrite, resume=resume)
+    check_precision(precision)
     if verify is not None:
         check_samples(verify)
         if precision != "float32":
             raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
-    path = _find_checkpoint(weights, "decoder")
-    checkpoint = _read_checkpoint(path, "decoder")
-    source = _open_latents(latents, checkpoint.network, upscale)
-    plan = _make_plan(source, checkpoint.network, tile_size_px, memory_bytes, workers, file_tile_px)
-    if kind == ".npy":
-        planned = plan_npy(output, plan, np.uint8, overwrite=overwrite)
-    else:
-        planned = plan_tiff(
-            output,
-            plan,
-            compression=compression,
-            quality=quality,
-            file_tile_px=choose_file_tile(plan, file_tile_px),
-            pyramid=pyramid,
-            overwrite=overwrite,
-        )
+    path = find_checkpoint(weights, "decoder")
+    checkpoint = read_checkpoint(path, "decoder")
+    source = latents.open(checkpoint.network)
+    plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
+    planned = file.plan(plan, overwrite=overwrite)
     model = partial(load_model, path, "decoder", precision)
     inputs: Fields = {
         "latents": fingerprint_source(source),
         "weights": checkpoint.sha256,
-        "upscale": upscale,
+        **latents.fields,
         "precision": precision,
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
     report = _run(job, progress, started)
     if verify is None:
         return report
-    verification = _verify_file(output, source, path, verify)
+    verification = _verify_file(planned.path, source, path, verify)
     if not verification.ok:
         raise VerificationError(verification.verdict)
     return replace(report, verification=verification)
@@ -179,10 +151,9 @@ def decode(
 
 def verify(
     output: PathLike,
-    latents: Openable,
+    latents: Openable | Latents,
     *,
     weights: PathLike,
-    upscale: int = 1,
     samples: Samples = 8,
     seed: int = 0,
     progress: Progress | None = None,
@@ -198,7 +169,6 @@ def verify(
         output: the file, ``.tif``, ``.tiff`` or ``.npy``.
         latents: as they were given to ``decode``.
         weights: as they were given to ``decode``.
-        upscale: as it was given to ``decode``.
         samples: how many windows of about 256 × 256 px to decode again, spread over the image, its corners, borders
             and seams of tiles; "all" decodes everything, at about three times the cost of ``decode``.
         seed: other windows for other seeds.
@@ -217,11 +187,11 @@ def verify(
         True
     """
     path = Path(output)
-    check_kind(path, OUTPUT_KINDS)
+    check_kind(path)
     check_samples(samples)
     os.close(open_regular_file(path))
-    checkpoint = _find_checkpoint(weights, "decoder")
-    source = _open_latents(latents, _read_checkpoint(checkpoint, "decoder").network, upscale)
+    checkpoint = find_checkpoint(weights, "decoder")
+    source = Latents.of(latents).open(read_checkpoint(checkpoint, "decoder").network)
     return _verify_file(path, source, checkpoint, samples, seed, progress)
 
 
@@ -271,15 +241,15 @@ def encode(
             KeyboardInterrupt: ``resume=True`` goes on.
     """
     started = time.monotonic()
-    latents = Path(latents)
-    check_kind(latents, (".npy",))
-    _check_output(latents, overwrite=overwrite, resume=resume)
-    _check_precision(precision)
-    path = _find_checkpoint(weights, "encoder")
-    checkpoint = _read_checkpoint(path, "encoder")
+    file = Npy(latents)
+    check_kind(Path(latents), (".npy",))
+    _check_output(Path(latents), overwrite=overwrite, resume=resume)
+    check_precision(precision)
+    path = find_checkpoint(weights, "encoder")
+    checkpoint = read_checkpoint(path, "encoder")
     source = EdgePadded(open_image(image), checkpoint.network.scale_in)
-    plan = _make_plan(source, checkpoint.network, tile_size_px, memory_bytes, workers)
-    planned = plan_npy(latents, plan, np.float32, channels_first=True, overwrite=overwrite)
+    plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
+    planned = file.plan(plan, overwrite=overwrite, dtype=np.float32, channels_first=True)
     model = partial(load_model, path, "encoder", precision)
     inputs: Fields = {"image": fingerprint_source(source), "weights": checkpoint.sha256, "precision": precision}
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
@@ -287,14 +257,13 @@ def encode(
 
 
 def decode_lazily(
-    latents: Openable, *, weights: PathLike, upscale: int = 1, tile_size_px: int | None = None
+    latents: Openable | Latents, *, weights: PathLike, tile_size_px: int | None = None
 ) -> "dask.array.Array":
     """Return the decoded image as a dask array, a chunk per tile; nothing is decoded until it is computed.
 
     Args:
         latents: as for ``decode``; a file is opened when a chunk is computed.
         weights: as for ``decode``.
-        upscale: as for ``decode``.
         tile_size_px: side of a chunk in px of the image.
 
     Returns:
@@ -306,10 +275,10 @@ def decode_lazily(
     """
     import dask.array
 
-    checkpoint = _find_checkpoint(weights, "decoder")
-    network = _read_checkpoint(checkpoint, "decoder").network
-    source = _open_latents(latents, network, upscale)
-    plan = _make_plan(source, network, tile_size_px)
+    checkpoint = find_checkpoint(weights, "decoder")
+    network = read_checkpoint(checkpoint, "decoder").network
+    source = Latents.of(latents).open(network)
+    plan = _make_plan(source, network, None, tile_size_px)
 
     def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
         return run_tile(plan.tile(*block_id[:2]), source, load_model(checkpoint, "decoder"))
@@ -330,15 +299,14 @@ def decode_lazily(
 
 
 def plan_decode(
-    latents: Openable,
+    latents: Openable | Latents,
+    output: PathLike | OutputFile | None = None,
     *,
     weights: PathLike | None = None,
     channels: int = 4,
-    upscale: int = 1,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
-    file_tile_px: int | None = None,
 ) -> Plan:
     """Return the plan of decoding latents, without TensorFlow.
 
@@ -348,15 +316,11 @@ def plan_decode(
         InputError: the latents cannot be used.
         OptionError: an option is out of its range.
     """
-    network = (
-        Network.decoder(channels)
-        if weights is None
-        else _read_checkpoint(_find_checkpoint(weights, "decoder"), "decoder").network
-    )
-    source = _open_latents(latents, network, upscale)
-    plan = _make_plan(source, network, tile_size_px, memory_bytes, workers, file_tile_px)
-    if file_tile_px is not None:
-        choose_file_tile(plan, file_tile_px)
+    file = None if output is None else describe_output(output)
+    network = find_network(weights, "decoder", channels)
+    plan = _make_plan(Latents.of(latents).open(network), network, file, tile_size_px, memory_bytes, workers)
+    if file is not None:
+        file.plan(plan, overwrite=True)
     return plan
 
 
@@ -377,54 +341,9 @@ def plan_encode(
         InputError: the image cannot be used.
         OptionError: an option is out of its range.
     """
-    network = (
-        Network.encoder(channels)
-        if weights is None
-        else _read_checkpoint(_find_checkpoint(weights, "encoder"), "encoder").network
-    )
+    network = find_network(weights, "encoder", channels)
     source = EdgePadded(open_image(image), network.scale_in)
-    return _make_plan(source, network, tile_size_px, memory_bytes, workers)
-
-
-def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
-    """Return the side of a TIFF's tiles, px: the one that is asked for, or one that suits the plan.
-
-    Raises:
-        OptionError: tiles of this size do not fill the plan's tiles.
-    """
-    if file_tile_px is None:
-        most = 1024 if max(plan.output_shape) > LARGE_PX else 512
-        file_tile_px = math.gcd(plan.tile_px, most)
-    if file_tile_px < 1 or plan.tile_px % file_tile_px or file_tile_px % 16:
-        raise OptionError(
-            f"Tiles do not consist of whole TIFF tiles: tile={plan.tile_px} px, TIFF tile={file_tile_px} px. The TIFF "
-            "tile must be a multiple of 16 px and divide the tile. Change --tile-size or --file-tile."
-        )
-    return file_tile_px
-
-
-def load_model(checkpoint: Path, part: Part, precision: Precision = "float32") -> Model:
-    """Load a model, once: the same file gives the same model again, compiled steps included."""
-    status = checkpoint.stat()
-    return _load_model(checkpoint, part, precision, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=2)
-def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, size_bytes: int) -> Model:
-    return load_window_model(path, part, dtype=precision)
-
-
-def load_reference(path: Path) -> Reference:
-    """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table."""
-    with quiet_start():
-        from taesd_core.compile import keep_float32
-        from taesd_core.whole_image import build_whole_image_model
-
-    checkpoint = load_checkpoint(path, "decoder")
-    keep_float32()
-    model = build_whole_image_model(checkpoint.network.layers, checkpoint.tensors)
-    # Not model(window): run op by op, Keras keeps every map of the network until the last.
-    return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
+    return _make_plan(source, network, None, tile_size_px, memory_bytes, workers)
 
 
 def _run(job: Job, progress: Progress | None, started: float) -> Report:
@@ -449,7 +368,7 @@ def _verify_file(
         image = open_written_image(path)
     except DamagedImageError as error:
         return Verification(path, (str(error),))
-    network = _read_checkpoint(checkpoint, "decoder").network
+    network = read_checkpoint(checkpoint, "decoder").network
     load = partial(load_reference, checkpoint)
     try:
         return verify_image(path, image, source, network, load, samples=samples, seed=seed, progress=progress)
@@ -457,34 +376,13 @@ def _verify_file(
         image.close()
 
 
-def _find_checkpoint(weights: PathLike, part: Part) -> Path:
-    try:
-        return find_weights(weights, part)
-    except CheckpointError as error:
-        raise InputError(str(error)) from error
-
-
-def _read_checkpoint(checkpoint: Path, part: Part) -> Checkpoint:
-    try:
-        return load_checkpoint(checkpoint, part)
-    except CheckpointError as error:
-        raise InputError(str(error)) from error
-    except OSError as error:
-        raise InputError(f"Cannot read the weights: weights={checkpoint} ({error.strerror}).") from error
-
-
-def _open_latents(latents: Openable, network: Network, upscale: int) -> Source:
-    source = open_latents(latents, network.channels_in)
-    return source if upscale == 1 else Upscaled(source, upscale)
-
-
 def _make_plan(
     source: Source,
     network: Network,
+    file: OutputFile | None,
     tile_size_px: int | None,
     memory_bytes: int | None = None,
     workers: int | None = None,
-    file_tile_px: int | None = None,
 ) -> Plan:
     height, width = (size // network.scale_in for size in source.shape[:2])
     scale = max(network.scale_in, network.scale_out)
@@ -496,18 +394,11 @@ def _make_plan(
             width,
             budget_bytes=default_budget_bytes() if memory_bytes is None else memory_bytes,
             workers=n_workers,
-            step_px=_choose_step(max(height, width) * scale, file_tile_px),
+            step_px=STEP_PX if file is None else file.choose_step(max(height, width) * scale),
         )
     if tile_size_px < scale or tile_size_px % scale:
         raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
     return Plan(network, height, width, tile_size_px // scale, n_workers)
-
-
-def _choose_step(size_px: int, file_tile_px: int | None) -> int:
-    """Return what tiles must be multiples of, px: whole TIFF tiles."""
-    if file_tile_px is None or file_tile_px < 1:
-        return 1024 if size_px > LARGE_PX else 512
-    return -(-512 // file_tile_px) * file_tile_px
 
 
 def _count_workers(workers: int | None) -> int:
@@ -523,20 +414,3 @@ def _check_output(path: Path, *, overwrite: bool, resume: bool) -> None:
     # Early, before anything is read. A journal without a part may be that of the complete output: see there.
     if not (resume and find_journal(path).exists()):
         check_output(path, overwrite=overwrite)
-
-
-def _check_precision(precision: str) -> None:
-    if precision not in get_args(Precision):
-        raise OptionError(f"No such precision: precision={precision}. Use {', '.join(get_args(Precision))}.")
-
-
-def check_kind(path: Path, kinds: tuple[str, ...] = OUTPUT_KINDS) -> str:
-    """Return the ending of an output's name.
-
-    Raises:
-        OptionError: it is none of ``kinds``.
-    """
-    kind = path.suffix.lower()
-    if kind not in kinds:
-        raise OptionError(f"No such kind of output: path={path}. The name must end in {', '.join(kinds)}.")
-    return kind

@@ -12,8 +12,8 @@ from tiler.failures import Group
 
 if TYPE_CHECKING:
     from tiler.api import Report
-
-PATH = click.Path(path_type=Path)
+    from tiler.latents import Latents
+    from tiler.output import OutputFile
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -52,41 +52,23 @@ def main(context: click.Context, debug: bool) -> None:
 
 
 @main.command()
-@click.argument("latents", type=PATH)
-@click.argument("output", type=PATH)
+@options.latents
+@options.output
 @options.weights
-@options.upscale
-@options.tile_size
-@options.memory
-@options.workers
+@options.resources
 @options.precision
-@options.compression
-@options.quality
-@options.file_tile
-@options.pyramid
-@options.overwrite
-@options.resume
-@options.force
+@options.conduct
 @options.verify
 @options.dry_run
 @options.profile
 @options.quiet
 def decode(
-    latents: Path,
-    output: Path,
+    latents: "Latents",
+    output: "OutputFile",
     weights: str,
-    upscale: int,
-    tile_size_px: int | None,
-    memory_bytes: int | None,
-    workers: int | None,
+    resources: dict[str, Any],
     precision: Any,
-    compression: Any,
-    quality: int,
-    file_tile_px: int | None,
-    pyramid: bool,
-    overwrite: bool,
-    resume: bool,
-    force: bool,
+    conduct: dict[str, bool],
     verify: Any,
     dry_run: bool,
     profile: bool,
@@ -102,18 +84,8 @@ def decode(
     from tiler.progress import show_progress
 
     if dry_run:
-        api.check_kind(output)
-        plan = api.plan_decode(
-            latents,
-            weights=weights,
-            upscale=upscale,
-            tile_size_px=tile_size_px,
-            memory_bytes=memory_bytes,
-            workers=workers,
-            file_tile_px=file_tile_px,
-        )
-        click.echo(plan.summary())
-        _check_output(output, overwrite or resume)
+        click.echo(api.plan_decode(latents, output, weights=weights, **resources).summary())
+        _check_output(Path(output.path), conduct)
         return
     seconds = Profile() if profile else None
     with show_progress("Decoding", quiet=quiet) as progress:
@@ -121,21 +93,12 @@ def decode(
             latents,
             output,
             weights=weights,
-            upscale=upscale,
-            tile_size_px=tile_size_px,
-            memory_bytes=memory_bytes,
-            workers=workers,
             precision=precision,
-            compression=compression,
-            quality=quality,
-            file_tile_px=file_tile_px,
-            pyramid=pyramid,
-            overwrite=overwrite,
-            resume=resume,
-            force=force,
             verify=verify,
             progress=progress,
             profile=seconds,
+            **resources,
+            **conduct,
         )
     if not quiet:
         click.echo(describe(report))
@@ -146,14 +109,13 @@ def decode(
 
 
 @main.command()
-@click.argument("output", type=PATH)
-@click.argument("latents", type=PATH)
+@click.argument("output", type=options.PATH)
+@options.latents
 @options.weights
-@options.upscale
 @options.samples
 @options.seed
 @options.quiet
-def verify(output: Path, latents: Path, weights: str, upscale: int, samples: Any, seed: int, quiet: bool) -> None:
+def verify(output: Path, latents: "Latents", weights: str, samples: Any, seed: int, quiet: bool) -> None:
     """Compare the image OUTPUT with the LATENTS that it was decoded from.
 
     Its levels are compared with each other, all of them, and some windows are decoded again in a plain way. A pixel
@@ -165,9 +127,7 @@ def verify(output: Path, latents: Path, weights: str, upscale: int, samples: Any
     from tiler.progress import show_progress
 
     with show_progress("Verifying", quiet=quiet) as progress:
-        found = api.verify(
-            output, latents, weights=weights, upscale=upscale, samples=samples, seed=seed, progress=progress
-        )
+        found = api.verify(output, latents, weights=weights, samples=samples, seed=seed, progress=progress)
     if not quiet:
         for line in found.lines:
             click.echo(line)
@@ -178,16 +138,12 @@ def verify(output: Path, latents: Path, weights: str, upscale: int, samples: Any
 
 
 @main.command()
-@click.argument("image", type=PATH)
-@click.argument("latents", type=PATH)
+@click.argument("image", type=options.PATH)
+@click.argument("latents", type=options.PATH)
 @options.weights
-@options.tile_size
-@options.memory
-@options.workers
+@options.resources
 @options.precision
-@options.overwrite
-@options.resume
-@options.force
+@options.conduct
 @options.dry_run
 @options.profile
 @options.quiet
@@ -195,13 +151,9 @@ def encode(
     image: Path,
     latents: Path,
     weights: str,
-    tile_size_px: int | None,
-    memory_bytes: int | None,
-    workers: int | None,
+    resources: dict[str, Any],
     precision: Any,
-    overwrite: bool,
-    resume: bool,
-    force: bool,
+    conduct: dict[str, bool],
     dry_run: bool,
     profile: bool,
     quiet: bool,
@@ -211,16 +163,14 @@ def encode(
     IMAGE is anything that Pillow opens, or a .npy file of (height, width, 3).
     """
     from tiler import api
+    from tiler.output import check_kind
     from tiler.profile import Profile
     from tiler.progress import show_progress
 
     if dry_run:
-        api.check_kind(latents, (".npy",))
-        plan = api.plan_encode(
-            image, weights=weights, tile_size_px=tile_size_px, memory_bytes=memory_bytes, workers=workers
-        )
-        click.echo(plan.summary())
-        _check_output(latents, overwrite or resume)
+        check_kind(latents, (".npy",))
+        click.echo(api.plan_encode(image, weights=weights, **resources).summary())
+        _check_output(latents, conduct)
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
@@ -228,15 +178,11 @@ def encode(
             image,
             latents,
             weights=weights,
-            tile_size_px=tile_size_px,
-            memory_bytes=memory_bytes,
-            workers=workers,
             precision=precision,
-            overwrite=overwrite,
-            resume=resume,
-            force=force,
             progress=progress,
             profile=seconds,
+            **resources,
+            **conduct,
         )
     if not quiet:
         click.echo(describe(report))
@@ -245,25 +191,19 @@ def encode(
 
 
 @main.command()
-@click.argument("latents", type=PATH)
-@options.upscale
-@options.tile_size
-@options.memory
+@options.latents
+@options.resources
 @options.file_tile
-def plan(
-    latents: Path, upscale: int, tile_size_px: int | None, memory_bytes: int | None, file_tile_px: int | None
-) -> None:
+def plan(latents: "Latents", resources: dict[str, Any], file_tile_px: int | None) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
     from tiler import api
+    from tiler.output import Tiff
 
-    made = api.plan_decode(
-        latents, upscale=upscale, tile_size_px=tile_size_px, memory_bytes=memory_bytes, file_tile_px=file_tile_px
-    )
-    click.echo(made.summary())
+    click.echo(api.plan_decode(latents, Tiff("image.tif", file_tile_px=file_tile_px), **resources).summary())
 
 
 @main.command()
-@click.argument("output", type=PATH, default=Path("demo.tif"))
+@click.argument("output", type=options.PATH, default=Path("demo.tif"))
 @options.megapixels
 @options.overwrite
 @options.quiet
@@ -309,7 +249,7 @@ def describe(report: "Report") -> str:
     )
 
 
-def _check_output(path: Path, overwrite: bool) -> None:
+def _check_output(path: Path, conduct: dict[str, bool]) -> None:
     from tiler.sink import check_output
 
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=conduct["overwrite"] or conduct["resume"])

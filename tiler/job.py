@@ -9,7 +9,7 @@ from tiler.fingerprint import Fields, find_version
 from tiler.journal import Journal
 from tiler.journal_file import FORMAT
 from tiler.model import Model
-from tiler.output import Output
+from tiler.output import PlannedFile
 from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.room import check_disk, check_memory
@@ -21,7 +21,7 @@ from tiler.source import Source
 class Job:
     """An output, and how to make it."""
 
-    output: Output
+    output: PlannedFile
     """The file."""
     plan: Plan
     """How it is cut into tiles."""

@@ -1,6 +1,11 @@
-"""The options of the command line: what each is called, and what the help says of it."""
+"""The options of the command line: what each is called, and what the help says of it.
+
+Options that describe one thing come as a group, and the command gets that thing.
+"""
 
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -51,6 +56,36 @@ def _parse_memory(context: click.Context, parameter: click.Parameter, value: flo
     return None if value is None else int(value * 2**30)
 
 
+def _group(name: str, make: Callable[..., Any], members: dict[str, Decorator]) -> Decorator:
+    """Return options whose values the command gets as one: ``name``, made of them."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**values: Any) -> None:
+            made = make(**{member: values.pop(member) for member in members})
+            command(**values, **{name: made})
+
+        decorated: Callable[..., None] = run
+        for option in reversed(members.values()):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _make_latents(latents: Path, **said: Any) -> Any:
+    from tiler.latents import Latents
+
+    return Latents(latents, **said)
+
+
+def _make_output(output: Path, **said: Any) -> Any:
+    from tiler.output import describe_output
+
+    # An option that was not given is not an option of the wrong kind of file.
+    return describe_output(output, {name: value for name, value in said.items() if value is not None})
+
+
 tile_size = _option(
     "--tile-size",
     "tile_size_px",
@@ -81,17 +116,20 @@ precision = _option(
 compression = _option(
     "--compression",
     type=click.Choice(["deflate", "jpeg", "none"]),
-    default="deflate",
-    help="Of a TIFF; deflate is lossless.",
+    help="Of a TIFF; deflate is lossless.  [default: deflate]",
 )
-quality = _number("--quality", metavar="Q", default=90, help="Of --compression jpeg, 1 to 100.")
+quality = _number("--quality", metavar="Q", help="Of --compression jpeg, 1 to 100.  [default: 90]")
 file_tile = _number(
     "--file-tile",
     "file_tile_px",
     metavar="PX",
     help="Side of the tiles of the TIFF itself.  [default: what suits --tile-size, up to 512]",
 )
-pyramid = _option("--pyramid/--no-pyramid", default=True, help="Whether a TIFF gets smaller levels for viewers.")
+pyramid = _option(
+    "--pyramid/--no-pyramid",
+    default=None,
+    help="Whether a TIFF gets smaller levels for viewers.  [default: pyramid]",
+)
 megapixels = _option("--megapixels", metavar="M", type=float, default=8.0, help="Size of the picture.")
 overwrite = _option("--overwrite", is_flag=True, help="Replace an existing output; start a half-done one over.")
 resume = _option("--resume", is_flag=True, help="Go on with what a stopped run of the same job has left.")
@@ -113,3 +151,20 @@ verify = _option(
 seed = _number("--seed", metavar="N", default=0, help="Other windows for other seeds.")
 quiet = _option("--quiet", is_flag=True, help="No progress bar, no report; only errors.")
 profile = _option("--profile", is_flag=True, help="Show the seconds of each stage.")
+
+PATH = click.Path(path_type=Path)
+
+latents = _group("latents", _make_latents, {"latents": click.argument("latents", type=PATH), "upscale": upscale})
+output = _group(
+    "output",
+    _make_output,
+    {
+        "output": click.argument("output", type=PATH),
+        "compression": compression,
+        "quality": quality,
+        "file_tile_px": file_tile,
+        "pyramid": pyramid,
+    },
+)
+resources = _group("resources", dict, {"tile_size_px": tile_size, "memory_bytes": memory, "workers": workers})
+conduct = _group("conduct", dict, {"overwrite": overwrite, "resume": resume, "force": force})

@@ -138,12 +138,10 @@ def decode_file(
     channels = load_decoder(weights).network.channels_in
     latent = make_latent(channels)
     size = {} if tile_px is None else {"tile_size_px": tile_px}
-    plan = plan_decode(latent, channels=channels, upscale=upscale, **size)
-    if output == "npy":
-        report = tiler.decode(latent, folder / "image.npy", weights=weights, upscale=upscale, **size)
-    else:
-        path = folder / "image.tif"
-        report = tiler.decode(latent, path, weights=weights, upscale=upscale, compression=output, **size)
+    latents = tiler.Latents(latent, upscale=upscale)
+    plan = plan_decode(latents, channels=channels, **size)
+    file = tiler.Npy(folder / "image.npy") if output == "npy" else tiler.Tiff(folder / "image.tif", compression=output)
+    report = tiler.decode(latents, file, weights=weights, **size)
     return report.n_tiles, plan.peak_bytes, report.size_bytes, report.seconds
 
 
@@ -152,10 +150,11 @@ def decode_parts(
 ) -> tuple[int, int, int, float]:
     """Decode with the parts of the engine, so that the decoder can be the stand-in and the sink none."""
     from taesd_core.variants import find_weights
-    from tiler.api import choose_file_tile, load_model, plan_decode
+    from tiler.api import load_model, plan_decode
     from tiler.array_source import ArraySource
     from tiler.engine import run_tile
     from tiler.npy_sink import NpySink
+    from tiler.output import choose_file_tile
     from tiler.pyramid import level_shapes
     from tiler.schedule import run_plan
     from tiler.tiff_sink import TiffSink

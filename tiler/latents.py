@@ -1,0 +1,46 @@
+"""Latents, and how they are read: what is said about them before they are opened."""
+
+from dataclasses import KW_ONLY, dataclass
+
+from tiler.fingerprint import Fields
+from tiler.model import Network
+from tiler.source import Source
+from tiler.sources import Openable, open_latents
+from tiler.upscale import Upscaled
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """Latents, and how they are to be read.
+
+    Example:
+        >>> import tiler
+        >>> large = tiler.Latents("latents.npy", upscale=4)
+    """
+
+    data: Openable
+    """A ``.npy`` file, an 8-bit RGBA PNG, an array or a source; (1, channels, h, w), (channels, h, w) or
+    (h, w, channels) floats, about [-3, 3], as a diffusion pipeline's ``output_type="latent"`` gives them."""
+    _: KW_ONLY
+    upscale: int = 1
+    """Enlarge them so many times, by bicubic interpolation of each window."""
+
+    @classmethod
+    def of(cls, latents: "Openable | Latents") -> "Latents":
+        """Return latents of which nothing was said as they are read by default."""
+        return latents if isinstance(latents, cls) else cls(latents)  # type: ignore[arg-type]
+
+    @property
+    def fields(self) -> Fields:
+        """What is said of them, by names that people know."""
+        return {"upscale": self.upscale}
+
+    def open(self, network: Network) -> Source:
+        """Open them for a decoder.
+
+        Raises:
+            InputError: they cannot be used.
+            OptionError: what is said of them is out of its range.
+        """
+        source = open_latents(self.data, network.channels_in)
+        return source if self.upscale == 1 else Upscaled(source, self.upscale)

@@ -1,0 +1,90 @@
+"""Models by weights: the one place where the engine meets the network, found, read and loaded."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
+from taesd_core.load import load_window_model, quiet_start
+from taesd_core.network import Network
+from taesd_core.variants import find_weights
+from tiler.errors import InputError, OptionError
+from tiler.model import Model
+from tiler.window_check import Reference
+
+PathLike = str | os.PathLike[str]
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
+def find_checkpoint(weights: PathLike, part: Part) -> Path:
+    """Return the file of weights that a name or a path means.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return find_weights(weights, part)
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
+
+
+def read_checkpoint(path: Path, part: Part) -> Checkpoint:
+    """Read the weights of one part of an autoencoder.
+
+    Raises:
+        InputError: the file cannot be read, or does not hold them.
+    """
+    try:
+        return load_checkpoint(path, part)
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"Cannot read the weights: weights={path} ({error.strerror}).") from error
+
+
+def find_network(weights: PathLike | None, part: Part, channels: int) -> Network:
+    """Return the network of some weights; without weights, TAESD's for latents with ``channels`` channels.
+
+    Raises:
+        InputError: the weights cannot be used.
+    """
+    if weights is not None:
+        return read_checkpoint(find_checkpoint(weights, part), part).network
+    return Network.decoder(channels) if part == "decoder" else Network.encoder(channels)
+
+
+def load_model(path: Path, part: Part, precision: Precision = "float32") -> Model:
+    """Load a model, once: the same file gives the same model again, compiled steps included."""
+    status = path.stat()
+    return _load_model(path, part, precision, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=2)
+def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, size_bytes: int) -> Model:
+    return load_window_model(path, part, dtype=precision)
+
+
+def load_reference(path: Path) -> Reference:
+    """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table."""
+    with quiet_start():
+        from taesd_core.compile import keep_float32
+        from taesd_core.whole_image import build_whole_image_model
+
+    checkpoint = load_checkpoint(path, "decoder")
+    keep_float32()
+    model = build_whole_image_model(checkpoint.network.layers, checkpoint.tensors)
+    # Not model(window): run op by op, Keras keeps every map of the network until the last.
+    return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
+
+
+def check_precision(precision: str) -> None:
+    """Refuse an unknown precision.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if precision not in get_args(Precision):
+        raise OptionError(f"No such precision: precision={precision}. Use {', '.join(get_args(Precision))}.")
