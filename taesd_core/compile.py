@@ -84,6 +84,8 @@ def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
     import jax
 
     keep_float32()
+    # It has made its variables when it was made; Keras would rather see it called once.
+    stage.built = True
     variables = [variable.value for variable in stage.variables]
 
     @cache

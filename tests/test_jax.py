@@ -1,0 +1,34 @@
+"""The same model on Keras' other backend: windows against the plain whole-image model on TensorFlow."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taesd_core.variants import find_weights
+from tiler.models import load_reference
+
+pytest.importorskip("jax")
+
+ROOT = str(Path(__file__).parents[1])
+DECODE = """
+import sys
+import tiler
+tiler.decode(sys.argv[1], sys.argv[2], weights="photo", tile_size_px=128)
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_jax_decodes_to_the_pixels_of_the_whole_image(tmp_path, latents):
+    # Two tiles, with borders and without: no tile sees the whole.
+    source = latents(9, 28)
+    np.save(tmp_path / "latents.npy", source)
+    command = [sys.executable, "-c", DECODE, str(tmp_path / "latents.npy"), str(tmp_path / "image.npy")]
+    environment = os.environ | {"PYTHONPATH": ROOT, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    subprocess.run(command, check=True, env=environment)
+
+    expected = np.clip(load_reference(find_weights("photo", "decoder"))(source), 0, 1) * 255
+    assert np.abs(np.load(tmp_path / "image.npy") - expected).max() <= 0.501
