@@ -148,6 +148,10 @@ def test_the_levels_of_a_good_jpeg_pass_whatever_is_on_it(tmp_path, quality):
         "spots of saturated colours": ((noise > 127) * 255).repeat(3, 0).repeat(3, 1)[4:204, 5:305],
         "checks of saturated colours": ((noise > 127) * 255).repeat(16, 0).repeat(16, 1)[:200, :300],
         "black": noise * 0,
+        # Every block is like the other, and so is what compression does to it.
+        "stripes of two colours": np.resize([[255, 0, 0], [0, 255, 255]], (200, 300, 3)),
+        "stripes of soft colours": np.resize([[200, 50, 50]] * 3 + [[50, 200, 200]], (200, 300, 3)),
+        "slanting stripes": np.resize([[90]] * 21 + [[140]] * 16, (200, 300, 1)).repeat(3, 2),
     }
     for number, (what, image) in enumerate(images.items()):
         path = write_pyramid(tmp_path / f"{number}.tif", image.astype(np.uint8), "jpeg", quality=quality)
@@ -358,6 +362,17 @@ def nearest(pixels):
     return np.ascontiguousarray(pixels[::2, ::2])
 
 
+def nearest_odd(pixels):
+    """Every other pixel, from the second row and column on."""
+    odd = np.pad(pixels, [(0, size % 2) for size in pixels.shape], mode="edge")[..., :3]
+    return np.ascontiguousarray(odd[1::2, 1::2])
+
+
+def left_halves(pixels):
+    even = np.pad(pixels, [(0, size % 2) for size in pixels.shape], mode="edge")[..., :3]
+    return halve(np.ascontiguousarray(even[:, ::2].repeat(2, axis=1)))
+
+
 def shifted(pixels):
     return halve(np.roll(pixels, 1, axis=1))
 
@@ -385,10 +400,12 @@ def empty(pixels):
 
 
 @pytest.mark.parametrize("wrong_level", [1, 2])
-@pytest.mark.parametrize("reduce", [nearest, shifted, darker, grey, swapped_channels, rounded_down, empty])
+@pytest.mark.parametrize(
+    "reduce", [nearest, nearest_odd, left_halves, shifted, darker, grey, swapped_channels, rounded_down, empty]
+)
 @pytest.mark.parametrize("compression", ["deflate", "none", "jpeg"])
 def test_a_level_that_is_made_wrongly_is_found(good, tmp_path, compression, reduce, wrong_level):
-    if compression == "jpeg" and reduce in (rounded_down, nearest):
+    if compression == "jpeg" and reduce is rounded_down:
         pytest.skip("less than JPEG may change")
     path = write_pyramid(
         tmp_path / "a.tif",
@@ -400,6 +417,18 @@ def test_a_level_that_is_made_wrongly_is_found(good, tmp_path, compression, redu
     assert not found[wrong_level - 1].ok, found
     # The next is made of it as it is, so that one fits.
     assert found[wrong_level].ok
+
+
+@pytest.mark.parametrize("quality", [50, 70, 100])
+def test_single_pixels_for_means_are_found_in_a_jpeg_of_any_usual_quality(good, tmp_path, quality):
+    image = np.load(good / "image.npy")
+    for number, reduce in enumerate((halve, nearest, nearest_odd)):
+        path = write_pyramid(
+            tmp_path / f"{number}.tif", image, "jpeg", lambda _, pixels, reduce=reduce: reduce(pixels), quality
+        )
+        found = check_levels(path)[0]
+        assert found.ok == (reduce is halve), found
+        assert found.ok or "single pixels" in found.problem
 
 
 @every_file

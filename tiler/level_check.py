@@ -3,7 +3,7 @@
 All tiles are read, so a pixel of the full image that was changed later is found wherever it is. Without loss the means
 are exact. Of a JPEG, the brightness of 8 × 8 px is compared closely, for that is what it keeps at any quality, and
 their colour loosely, for that is what it smears. Where smeared colours were too saturated for a pixel and were clipped,
-brightness is lost as well, and more is allowed.
+brightness is lost as well, and more is allowed. ``tiler.detail_check`` tells means from single pixels.
 """
 
 import math
@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler.detail_check import CELL_PX, LUMA, DetailComparison, find_clipped
 from tiler.sampling import cover
 from tiler.window import Span, Window
 from tiler.written_image import DamagedImageError, WrittenImage
 
-CELL_PX = 8
-"""Side of what is averaged of a JPEG: a block of it."""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Brightness of R, G and B. Source: JFIF 1.02."""
 COLOUR_FACTOR = 5
 """How much farther a colour may be off than the brightness."""
 
@@ -108,6 +105,7 @@ class JpegComparison:
 
     def __init__(self, step: int) -> None:
         self._step = step
+        self._detail = DetailComparison(step)
         self._brightness = self._clipped = 0.0
         self._n_cells = 0
         self.largest = 0.0
@@ -116,6 +114,7 @@ class JpegComparison:
         """Whether a tile is made of the pixels below it."""
         cells = mean_cells(pixels - add_four(below) / np.float32(4))
         brightness, colour = np.abs(cells @ LUMA), np.abs(cells).max(axis=2)
+        self._detail.add(pixels, below)
         clipped = mean_cells(find_clipped(pixels) + add_four(find_clipped(below)) / np.float32(4))[..., 0]
         self.largest = max(self.largest, float(brightness.max()))
         self._brightness += float(brightness.sum())
@@ -129,7 +128,9 @@ class JpegComparison:
         n_cells = max(self._n_cells, 1)
         average = self._brightness / n_cells
         limit = 1 + self._step / 16 + 3.3 * self._clipped / n_cells + (4.5 + self._step / 4) / math.sqrt(n_cells)
-        return "" if average <= limit else f"the average |Δ| of brightness is {average:.2g}"
+        if average > limit:
+            return f"the average |Δ| of brightness is {average:.2g}"
+        return self._detail.find_problem()
 
 
 def find_below(image: WrittenImage, level: int, tile: Window) -> Window:
@@ -153,9 +154,3 @@ def mean_cells(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     whole = values[: n_rows * sides[0], : n_columns * sides[1]]
     cells: NDArray[np.floating[Any]] = whole.reshape(n_rows, sides[0], n_columns, sides[1], -1).mean(axis=(1, 3))
     return cells
-
-
-def find_clipped(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return 1 for each pixel whose colour is as saturated as can be, else 0: (height, width, 1)."""
-    least, most = pixels.min(axis=2, keepdims=True), pixels.max(axis=2, keepdims=True)
-    return ((least != most) & ((least == 0) | (most == 255))).view(np.uint8)
