@@ -411,6 +411,30 @@ def test_wrong_usage_is_one_line_and_exit_code_2(folder, words):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["decode", "good.npy", "good.npy"],
+        ["decode", "link.npy", "good.npy", "--overwrite"],
+        ["decode", "good.npy", "good.npy", "--overwrite", "--dry-run"],
+        ["decode", "x.npy.part", "x.npy", "--overwrite"],
+        ["encode", "good.npy", "good.npy", "--overwrite"],
+        ["encode", "good.npy", "good.npy", "--overwrite", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_latents_and_images_are_never_overwritten_by_what_is_made_of_them(folder, words):
+    image = np.zeros((16, 16, 3), np.float32)
+    np.save("good.npy", image if words[0] == "encode" else np.load("good.npy"))
+    Path("link.npy").symlink_to("good.npy")
+    Path("x.npy.part").hardlink_to("good.npy")
+    before = Path("good.npy").read_bytes()
+    result = run(*words, "--weights", "photo")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (3, 1)
+    assert "The output would take the place of its input" in result.stderr
+    assert Path("good.npy").read_bytes() == Path("x.npy.part").read_bytes() == before
+
+
 @pytest.mark.parametrize("output", ["no-such-folder/x.tif", "a-folder.tif"])
 def test_an_output_that_cannot_be_made_is_refused(folder, output):
     (folder / "a-folder.tif").mkdir()

@@ -1,6 +1,8 @@
 """One contract for every sink: opened, written in any order from many threads, committed or discarded."""
 
+import os
 import random
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,7 @@ from PIL import Image
 
 from tiler.errors import InputError, OutputExistsError, TileError
 from tiler.npy_sink import NpySink
+from tiler.sink import check_apart, check_output
 from tiler.tiff_sink import TiffSink
 from tiler.tile_codec import TileCodec
 from tiler.window import Span, Window
@@ -300,3 +303,99 @@ def test_no_tile_takes_more_than_the_predicted_bytes(compression, quality):
     noise = [random.integers(0, top, (64, 64, 3)) * (255 // (top - 1)) for top in (2, 256)]
     most = max(len(codec.encode(each.astype(np.uint8))) for each in noise)
     assert 0.9 * codec.most_bytes() < most <= codec.most_bytes()
+
+
+# -- where an output may not be
+
+
+def long_name(folder):
+    return folder / ("a" * 245 + ".npy")
+
+
+def link(folder):
+    (folder / "target.npy").write_bytes(b"precious")
+    (folder / "a.npy").symlink_to("target.npy")
+    return folder / "a.npy"
+
+
+def dangling_link(folder):
+    (folder / "a.npy").symlink_to("no-such-folder/a.npy")
+    return folder / "a.npy"
+
+
+def pipe(folder):
+    os.mkfifo(folder / "a.npy")
+    return folder / "a.npy"
+
+
+def folder_in_the_way(folder):
+    (folder / "a.npy.part").mkdir()
+    return folder / "a.npy"
+
+
+def link_in_the_way(folder):
+    (folder / "precious").write_bytes(b"precious")
+    (folder / "a.npy.part.journal").symlink_to("precious")
+    return folder / "a.npy"
+
+
+def below_a_file(folder):
+    (folder / "file").write_bytes(b"precious")
+    return folder / "file" / "a.npy"
+
+
+NO_PLACES = [long_name, link, dangling_link, pipe, folder_in_the_way, link_in_the_way, below_a_file]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("make", NO_PLACES)
+def test_where_no_file_can_be_or_something_else_is_nothing_is_touched(tmp_path, make, overwrite):
+    path = make(tmp_path)
+    before = {each: each.is_file() and each.read_bytes() for each in tmp_path.rglob("*")}
+    with pytest.raises(InputError, match="path=") as caught:
+        check_output(path, overwrite=overwrite)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(InputError, match="path="):
+        NpySink(path, (2, 2, 3), "uint8", overwrite=overwrite)
+    assert {each: each.is_file() and each.read_bytes() for each in tmp_path.rglob("*")} == before
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_at_once(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append((path, mode)))
+    with pytest.raises(InputError, match="Nothing may be written to the folder"):
+        check_output(tmp_path / "a.npy", overwrite=True)
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)]
+
+
+def test_a_folder_that_is_mounted_read_only_is_told_at_once(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts file systems")
+    try:
+        with pytest.raises(InputError, match="Nothing may be written to the folder"):
+            check_output(tmp_path / "a.npy", overwrite=False)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "hard.npy", "soft.npy", "b/../a.npy"])
+@pytest.mark.parametrize("output", ["a.npy", "a", "other/a.npy"])
+def test_an_output_never_takes_the_place_of_its_input(tmp_path, name, output):
+    """Also under another of its names, and when the input is called as what lies beside the output."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "other").symlink_to(tmp_path)
+    (tmp_path / "a.npy").write_bytes(b"precious")
+    (tmp_path / "a.part.journal").hardlink_to(tmp_path / "a.npy")
+    (tmp_path / "hard.npy").hardlink_to(tmp_path / "a.npy")
+    (tmp_path / "soft.npy").symlink_to("a.npy")
+    with pytest.raises(InputError, match=r"take the place of its input: output=.*, latents=.*Name another output"):
+        check_apart(tmp_path / output, {"weights": "photo", "latents": tmp_path / name})
+
+
+def test_what_is_no_file_or_another_is_no_reason_to_refuse(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"precious")
+    (tmp_path / "b.npy").write_bytes(b"precious")
+    inputs = {"weights": "photo", "latents": np.zeros(3), "more": tmp_path / "b.npy", "odd": "a\0b", "long": "a" * 999}
+    check_apart(tmp_path / "a.npy", inputs)
+    check_apart(tmp_path / "c.npy", inputs | {"more": tmp_path / "c.npy"})

@@ -35,7 +35,7 @@ from tiler.output import Npy, OutputFile, check_kind, describe_output
 from tiler.plan import Plan
 from tiler.profile import Profile
 from tiler.schedule import Progress
-from tiler.sink import check_output
+from tiler.sink import check_apart, check_output
 from tiler.source import Source
 from tiler.sources import Openable, open_image
 from tiler.tile_size import STEP_PX, choose_tile_px
@@ -121,6 +121,7 @@ def decode(
     """
     started = time.monotonic()
     latents, file = Latents.of(latents), describe_output(output)
+    check_apart(Path(file.path), {"latents": latents.data, "weights": weights})
     _check_output(Path(file.path), overwrite=overwrite, resume=resume)
     check_precision(precision)
     if verify is not None:
@@ -243,6 +244,7 @@ def encode(
     started = time.monotonic()
     file = Npy(latents)
     check_kind(Path(latents), (".npy",))
+    check_apart(Path(latents), {"image": image, "weights": weights})
     _check_output(Path(latents), overwrite=overwrite, resume=resume)
     check_precision(precision)
     path = find_checkpoint(weights, "encoder")

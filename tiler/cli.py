@@ -85,7 +85,7 @@ def decode(
 
     if dry_run:
         click.echo(api.plan_decode(latents, output, weights=weights, **resources).summary())
-        _check_output(Path(output.path), conduct)
+        _check_output(Path(output.path), conduct, latents=latents.data, weights=weights)
         return
     seconds = Profile() if profile else None
     with show_progress("Decoding", quiet=quiet) as progress:
@@ -170,7 +170,7 @@ def encode(
     if dry_run:
         check_kind(latents, (".npy",))
         click.echo(api.plan_encode(image, weights=weights, **resources).summary())
-        _check_output(latents, conduct)
+        _check_output(latents, conduct, image=image, weights=weights)
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
@@ -249,7 +249,8 @@ def describe(report: "Report") -> str:
     )
 
 
-def _check_output(path: Path, conduct: dict[str, bool]) -> None:
-    from tiler.sink import check_output
+def _check_output(path: Path, conduct: dict[str, bool], **inputs: object) -> None:
+    from tiler.sink import check_apart, check_output
 
+    check_apart(path, inputs)
     check_output(path, overwrite=conduct["overwrite"] or conduct["resume"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 def open_file(path: Path, *, new: bool = False) -> io.FileIO:
-    """Open a file to read and write at positions; a new one is empty, whatever was there."""
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if new else 0)
+    """Open a file to read and write at positions; a new one is empty, whatever was there. No link is followed."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_TRUNC if new else 0)
     return io.FileIO(os.open(path, flags, 0o666), "r+")
 
 

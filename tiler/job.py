@@ -80,6 +80,8 @@ def run_job(job: Job, progress: Progress | None = None) -> Done:
                 check_disk(output.path.parent, _count_missing(job, journal))
                 check_memory(job.plan.peak_bytes)
             sink = journal.start(output.open_sink)
+            # Fewer than there were lines, where quarters are missing.
+            n_resumed = journal.n_finished
             with job.profile.measure("load"):
                 model = Turns(job.load_model(), stopping, job.profile)
             source = ProfiledSource(job.source, job.profile)

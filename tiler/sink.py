@@ -13,6 +13,7 @@ The life of a sink:
 import io
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from numpy.typing import NDArray
 from tiler import files
 from tiler.errors import InputError, OutputExistsError
 from tiler.window import Window
+
+BESIDE = (".part", ".part.journal", ".part.quarters")
+"""What follows the name of an output in the names of the files beside it, until it is complete."""
 
 
 class Sink(ABC):
@@ -94,14 +98,58 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: ``path`` exists and ``overwrite`` is false.
-        InputError: there is no such folder, or ``path`` is one.
+        InputError: it cannot be there, or what is there is no file: a folder, a link, a device.
     """
+    try:
+        _check_place(path)
+    except OSError as error:  # a name that is too long, a folder above that may not be entered
+        raise InputError(f"No place for the output: path={path} ({error.strerror}). Name another.") from error
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"The output exists: path={path}. Use --overwrite to replace it, or another name.")
+
+
+def _check_place(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"No such folder for the output: path={path}. Make it first, or name another.")
     if path.is_dir():
         raise InputError(f"The output is a folder: path={path}. Name a file in it.")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"The output exists: path={path}. Use --overwrite to replace it, or another name.")
+    if path.is_symlink():
+        # The new file would take the place of the link, and not be where it points to.
+        raise InputError(f"The output is a link: path={path}, target={os.readlink(path)}. Name the target itself.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"The output is a device or a pipe: path={path}. Name a file.")
+    for extra in BESIDE:
+        beside = path.with_name(path.name + extra)
+        if beside.is_dir() or beside.is_symlink():
+            raise InputError(f"A folder or a link is in the way: path={beside}. Move it, or name another output.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"Nothing may be written to the folder: path={path}. Name another, or mend its permissions.")
+
+
+def check_apart(output: Path, inputs: Mapping[str, object]) -> None:
+    """Refuse an output that would take the place of what it is made of.
+
+    Args:
+        output: the final name.
+        inputs: by names that people know; what is no path is passed over.
+
+    Raises:
+        InputError: one of them is the same file as the output, or as what lies beside it until it is complete.
+    """
+    for name, path in inputs.items():
+        for extra in ("", *BESIDE):
+            if isinstance(path, str | os.PathLike) and _is_same(output.with_name(output.name + extra), Path(path)):
+                raise InputError(
+                    f"The output would take the place of its input: output={output}, {name}={os.fspath(path)}. "
+                    "Name another output."
+                )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # not there, or no name that there can be
+        return False
 
 
 def check_window(window: Window, shape: tuple[int, int, int], dtype: np.dtype[Any], pixels: NDArray[Any]) -> None:
