@@ -227,3 +227,30 @@ def test_peak_memory_is_no_more_than_predicted(tmp_path, height, width):
     predicted, measured = map(int, done.stdout.split())
     assert measured <= predicted <= 2 * measured
     assert predicted <= 1.5 * 2**30
+
+
+@pytest.mark.parametrize("kind", ["decode", "encode"])
+def test_a_run_that_goes_on_takes_the_tiles_that_were_begun(tmp_path, monkeypatch, latents, kind):
+    """By itself it might choose others: less memory may be free now."""
+
+    def run(**options):
+        if kind == "decode":
+            return tiler.decode(latents(30, 41), tmp_path / "a.tif", weights="photo", **options)
+        return tiler.encode(np.zeros((240, 328, 3), np.uint8), tmp_path / "a.npy", weights="photo", **options)
+
+    def stop(n_done, *_):
+        if n_done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tile_size_px=64, progress=stop)
+    with pytest.raises(tiler.InputError, match="first difference: tile size, begun with"):
+        run(tile_size_px=128, resume=True)
+    if kind == "decode":
+        with pytest.raises(tiler.InputError, match="first difference: tile size, begun with"):
+            tiler.decode(
+                latents(30, 41), tiler.Tiff(tmp_path / "a.tif", file_tile_px=128), weights="photo", resume=True
+            )
+    report = run(resume=True)
+    assert report.n_tiles == 4 * 6
+    assert report.n_resumed >= 3

@@ -70,12 +70,12 @@ def contents(folder):
 
 
 WORDS = {
-    "decode": "--weights --upscale --tile-size --memory --workers --precision --compression --quality --file-tile "
-    "--pyramid --no-pyramid --overwrite --resume --force --verify --dry-run --profile --quiet",
-    "encode": "--weights --tile-size --memory --workers --precision --overwrite --resume --force --dry-run --profile "
-    "--quiet",
-    "plan": "--upscale --tile-size --memory --workers --file-tile",
-    "verify": "--weights --upscale --samples --seed --quiet",
+    "decode": "--weights --upscale --nonfinite --tile-size --memory --workers --precision --compression --quality "
+    "--file-tile --pyramid --no-pyramid --overwrite --resume --force --verify --dry-run --profile --quiet",
+    "encode": "--weights --tile-size --memory --workers --precision --nonfinite --overwrite --resume --force --dry-run "
+    "--profile --quiet",
+    "plan": "--upscale --nonfinite --tile-size --memory --workers --file-tile",
+    "verify": "--weights --upscale --nonfinite --samples --seed --quiet",
     "demo": "--megapixels --overwrite --quiet",
 }
 
@@ -167,15 +167,15 @@ def calls(monkeypatch):
 
 def test_options_reach_the_library(folder, calls):
     options = ["--tile-size", "160", "--memory", "0.5", "--workers", "3", "--precision", "bfloat16"]
-    options += ["--overwrite", "--quiet", "--weights", "w.safetensors", "--resume", "--force"]
+    options += ["--overwrite", "--quiet", "--weights", "w.safetensors", "--resume", "--force", "--nonfinite", "zero"]
     of_tiff = ["--compression", "jpeg", "--quality", "77", "--file-tile", "80"]
     run("encode", "a", "b", *options)
     run("decode", "a", "b.tif", *options, "--upscale", "5", *of_tiff)
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
     common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
     common |= {"resume": True, "force": True}
-    assert calls["encode"] == ([Path("a"), Path("b")], common)
-    latents = tiler.Latents(Path("a"), upscale=5)
+    assert calls["encode"] == ([Path("a"), Path("b")], common | {"nonfinite": "zero"})
+    latents = tiler.Latents(Path("a"), upscale=5, nonfinite="zero")
     output = tiler.Tiff(Path("b.tif"), compression="jpeg", quality=77, file_tile_px=80)
     assert calls["decode"] == ([latents, output], common | {"verify": None})
     run("decode", "a", "b.tif", *options, "--no-pyramid")
@@ -363,6 +363,34 @@ def test_an_existing_output_is_kept(folder, words):
     assert len(result.stderr.splitlines()) == 1
     assert contents(folder) == before
     assert (folder / "there.tif").read_bytes() == (folder / "there.npy").read_bytes() == b"precious"
+
+
+def test_nan_is_read_as_0_where_that_is_asked_for(folder):
+    latents = np.load("good.npy")
+    latents.flat[[5, 77]] = np.nan, np.inf
+    np.save("odd.npy", latents)
+    assert fails(run("decode", "odd.npy", "odd.tif", "--weights", "photo"), 3, "NaN", "--nonfinite zero")
+    latents.flat[[5, 77]] = 0
+    np.save("zero.npy", latents)
+    done = run("decode", "odd.npy", "odd-image.npy", "--weights", "photo", "--nonfinite", "zero", "--verify", "1")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "2 values of the input were NaN or Inf and read as 0\n" in done.stdout
+    assert "NaN" not in run("decode", "zero.npy", "zero-image.npy", "--weights", "photo").stdout
+    assert Path("odd-image.npy").read_bytes() == Path("zero-image.npy").read_bytes()
+    image = np.full((16, 16, 3), 0.5, np.float32)
+    image[3, 4, 1] = np.nan
+    np.save("image.npy", image)
+    assert fails(run("encode", "image.npy", "x.npy", "--weights", "photo"), 3, "NaN", "row 3, column 4, channel 1")
+    done = run("encode", "image.npy", "x.npy", "--weights", "photo", "--nonfinite", "zero")
+    assert "1 values of the input" in done.stdout
+
+
+def test_latents_of_another_space_are_decoded_with_one_line_of_warning(folder):
+    np.save("vae.npy", np.load("good.npy") / np.float32(0.05))
+    result = run("decode", "vae.npy", "image.npy", "--weights", "photo", "--quiet", "--upscale", "2")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("tiler: The latents look like VAE space: root mean square=")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_overwrite_replaces_the_output_but_not_before_the_new_one_is_complete(folder):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from small_job import KINDS, CountingModel, make_job, read_result, run_whole
 
 from tiler import files
 from tiler import journal as journal_module
-from tiler.errors import InputError, OutputExistsError, TileError
+from tiler.errors import InputError, NonFiniteError, OutputExistsError, TileError
 from tiler.fingerprint import find_difference
+from tiler.finite import treat_nonfinite
 from tiler.job import run_job
 from tiler.journal import find_journal
 from tiler.journal_file import make_line, parse
@@ -269,12 +271,46 @@ def test_a_journal_without_a_part_does_not_vouch_for_an_old_output(tmp_path):
 
 
 @every_kind
-def test_bad_input_leaves_nothing_for_mended_it_is_another_job(tmp_path, kind):
+def test_bad_input_leaves_nothing_where_nothing_was_finished(tmp_path, kind):
     job = make_job(tmp_path, kind)
-    job.source._array[29, 21, 0] = np.nan
+    job.source._array[...] = np.nan
     with pytest.raises(InputError, match="NaN"):
         run_job(job)
     assert names(tmp_path) == []
+
+
+@every_kind
+def test_nan_at_the_end_loses_nothing_and_a_run_that_reads_it_as_0_goes_on(tmp_path, kind):
+    def job_in(folder, nonfinite, **options):
+        folder.mkdir(exist_ok=True)
+        # dask begins at the end.
+        job = make_job(folder, kind, model := CountingModel(), height=64, width=16, **options)
+        job.source._array[0, 3, 0] = np.nan
+        source = treat_nonfinite(job.source, nonfinite)
+        return replace(job, source=source, inputs={"latents": "these", "nonfinite": nonfinite}), model
+
+    def run(folder, nonfinite, **options):
+        job, model = job_in(folder, nonfinite, **options)
+        run_job(job)
+        return job.output.path, model
+
+    whole, _ = run(tmp_path / "whole", "zero")
+    folder = tmp_path / "parts"
+    with pytest.raises(NonFiniteError, match="--nonfinite zero") as caught:
+        run(folder, "error")
+    n_kept = int(caught.value.__notes__[0].split()[0])
+    assert n_kept > 4
+    with pytest.raises(NonFiniteError):
+        run(folder, "error", resume=True)
+    # The same run once more, killed half way: from then on there may be zeros in it.
+    job, _ = job_in(folder, "zero", resume=True)
+    with pytest.raises(Broken):
+        run_job(job, raise_at(n_kept + 1))
+    with pytest.raises(InputError, match="nonfinite, begun with zero, now error"):
+        run(folder, "error", resume=True)
+    output, last = run(folder, "zero", resume=True)
+    assert last.n_calls <= 16 - n_kept - 1
+    assert read_result(output) == read_result(whole)
 
 
 @every_kind

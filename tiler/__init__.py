@@ -9,6 +9,8 @@ Importing this package is cheap; TensorFlow, dask and tifffile are loaded when t
 from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode, verify
 from tiler.errors import (
     InputError,
+    InputWarning,
+    NonFiniteError,
     OptionError,
     OutputExistsError,
     RefusedError,
@@ -26,7 +28,9 @@ from tiler.window import Span, Window
 
 __all__ = [
     "InputError",
+    "InputWarning",
     "Latents",
+    "NonFiniteError",
     "Npy",
     "OptionError",
     "OutputExistsError",

@@ -15,9 +15,11 @@ from tiler.edges import EdgePadded
 from tiler.engine import run_tile
 from tiler.errors import OptionError, VerificationError
 from tiler.fingerprint import Fields, fingerprint_source
+from tiler.finite import NonFinite, Replaced, treat_nonfinite
 from tiler.input_file import open_regular_file
 from tiler.job import Job, run_job
-from tiler.journal import find_journal
+from tiler.journal import find_begun, find_journal
+from tiler.latent_range import check_range
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
 from tiler.model import Network
@@ -39,6 +41,7 @@ from tiler.sink import check_apart, check_output
 from tiler.source import Source
 from tiler.sources import Openable, open_image
 from tiler.tile_size import STEP_PX, choose_tile_px
+from tiler.upscale import Upscaled
 from tiler.verification import Samples, Verification, check_samples, verify_image
 from tiler.written_image import DamagedImageError, open_written_image
 
@@ -64,6 +67,8 @@ class Report:
     """Of the file."""
     seconds: float
     """From the call to the complete file, loading included."""
+    n_replaced: int = 0
+    """Values of the input that were NaN or Inf and were read as 0 by this run; a million stands for any more."""
     verification: Verification | None = None
     """What a look at the file has shown, if one was asked for."""
 
@@ -130,9 +135,13 @@ def decode(
             raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
     path = find_checkpoint(weights, "decoder")
     checkpoint = read_checkpoint(path, "decoder")
-    source = latents.open(checkpoint.network)
+    replaced = Replaced()
+    source = latents.open(checkpoint.network, replaced)
+    if tile_size_px is None and resume:
+        tile_size_px = _find_begun_tile(file, checkpoint.network)
     plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
     planned = file.plan(plan, overwrite=overwrite)
+    check_range(source.source if isinstance(source, Upscaled) else source)
     model = partial(load_model, path, "decoder", precision)
     inputs: Fields = {
         "latents": fingerprint_source(source),
@@ -141,7 +150,7 @@ def decode(
         "precision": precision,
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
-    report = _run(job, progress, started)
+    report = replace(_run(job, progress, started), n_replaced=len(replaced))
     if verify is None:
         return report
     verification = _verify_file(planned.path, source, path, verify)
@@ -205,6 +214,7 @@ def encode(
     memory_bytes: int | None = None,
     workers: int | None = None,
     precision: Precision = "float32",
+    nonfinite: NonFinite = "error",
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -224,6 +234,7 @@ def encode(
         memory_bytes: as for ``decode``.
         workers: threads that read and write while one tile is encoded.
         precision: as for ``decode``.
+        nonfinite: what NaN and Inf in an image of floats are: an error that names the place, or "zero", read as 0.
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
@@ -249,13 +260,21 @@ def encode(
     check_precision(precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
-    source = EdgePadded(open_image(image), checkpoint.network.scale_in)
+    replaced = Replaced()
+    source = EdgePadded(treat_nonfinite(open_image(image), nonfinite, replaced), checkpoint.network.scale_in)
+    if tile_size_px is None and resume:
+        tile_size_px = _find_begun_tile(file, checkpoint.network)
     plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
     planned = file.plan(plan, overwrite=overwrite, dtype=np.float32, channels_first=True)
     model = partial(load_model, path, "encoder", precision)
-    inputs: Fields = {"image": fingerprint_source(source), "weights": checkpoint.sha256, "precision": precision}
+    inputs: Fields = {
+        "image": fingerprint_source(source),
+        "weights": checkpoint.sha256,
+        "precision": precision,
+        "nonfinite": nonfinite,
+    }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
-    return _run(job, progress, started)
+    return replace(_run(job, progress, started), n_replaced=len(replaced))
 
 
 def decode_lazily(
@@ -410,6 +429,17 @@ def _count_workers(workers: int | None) -> int:
     if workers < 1:
         raise OptionError(f"No worker: workers={workers}. Use 1 or more.")
     return workers
+
+
+def _find_begun_tile(file: OutputFile, network: Network) -> int | None:
+    """Return the tile of a half-done output, px: by itself it might be another one with less memory free."""
+    tile = find_begun(Path(file.path)).get("tile size")
+    if not isinstance(tile, str):
+        return None
+    tile_px = int(tile.split()[0]) * max(network.scale_in, network.scale_out)
+    own_px = getattr(file, "file_tile_px", None)
+    # Where the file's own tiles are to be others now, let the journal say so.
+    return None if own_px and tile_px % own_px else tile_px
 
 
 def _check_output(path: Path, *, overwrite: bool, resume: bool) -> None:

@@ -143,6 +143,7 @@ def verify(output: Path, latents: "Latents", weights: str, samples: Any, seed: i
 @options.weights
 @options.resources
 @options.precision
+@options.nonfinite
 @options.conduct
 @options.dry_run
 @options.profile
@@ -153,6 +154,7 @@ def encode(
     weights: str,
     resources: dict[str, Any],
     precision: Any,
+    nonfinite: Any,
     conduct: dict[str, bool],
     dry_run: bool,
     profile: bool,
@@ -179,6 +181,7 @@ def encode(
             latents,
             weights=weights,
             precision=precision,
+            nonfinite=nonfinite,
             progress=progress,
             profile=seconds,
             **resources,
@@ -232,7 +235,10 @@ def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
 
 
 def describe(report: "Report") -> str:
-    """Return one line that says what was written, how long it took, and the peak memory of this process."""
+    """Return a line that says what was written, how long it took, and the peak memory of this process.
+
+    And one that says what of the input was replaced, if anything was.
+    """
     from tiler.memory import format_bytes
 
     height, width, channels = report.shape
@@ -242,10 +248,14 @@ def describe(report: "Report") -> str:
         tiles += f", {report.n_resumed} of them finished before,"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    replaced = ""
+    if report.n_replaced:
+        this_run = " by this run" if report.n_resumed else ""
+        replaced = f"\n{report.n_replaced:,} values of the input were NaN or Inf and read as 0{this_run}"
     return (
         f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
         f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; "
-        f"peak memory {format_bytes(peak_bytes)}"
+        f"peak memory {format_bytes(peak_bytes)}{replaced}"
     )
 
 

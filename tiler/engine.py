@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError, TileError, TilerError
+from tiler.errors import InputError, NonFiniteError, TileError, TilerError
 from tiler.model import Ends, Model
 from tiler.plan import Tile
 from tiler.profile import Profile
@@ -68,10 +68,10 @@ def _check_window(window: NDArray[np.float32], tile: Tile) -> None:
     if np.isfinite(window).all():
         return
     row, column, channel = np.argwhere(~np.isfinite(window))[0].tolist()
-    raise InputError(
+    raise NonFiniteError(
         f"The input holds NaN or Inf: value={window[row, column, channel]} at row "
         f"{tile.read.rows.start + row}, column {tile.read.columns.start + column}, channel {channel} "
-        f"(tile {tile.row}, {tile.column}: {tile.read}). Mend the input."
+        f"(tile {tile.row}, {tile.column}: {tile.read}). Mend the input, or use --nonfinite zero."
     )
 
 

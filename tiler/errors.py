@@ -5,12 +5,15 @@
     TilerError                  exit code 1
     ├── OptionError             2   ValueError        an option out of its range, or two that do not go together
     ├── InputError              3   ValueError        latents, image or weights that cannot be used
+    │   └── NonFiniteError      3   ValueError        they hold NaN or Inf
     ├── OutputExistsError       4   FileExistsError   the output is there, half done, or being written by another run
     ├── RefusedError            5   RuntimeError      too little disk space or memory; nothing was begun
     ├── TileError               6   RuntimeError      a tile failed on the way; the cause is chained
     └── VerificationError       7   RuntimeError      the file does not hold what the latents decode to
 
-A run that fails after work was done keeps it (but with InputError): the error then has a note that says how much
+    InputWarning                    UserWarning       input that can be used but looks wrong
+
+A run that fails after work was done keeps it: the error then has a note that says how much
 (``__notes__``), and ``resume=True`` goes on. OSError, for a full disk, and KeyboardInterrupt come as they are.
 
 A message is one line: what is wrong, ``name=value`` with its unit, the rule, what to do.
@@ -33,6 +36,16 @@ class InputError(TilerError, ValueError):
     """Latents, an image or weights cannot be used."""
 
     exit_code = 3
+
+
+class NonFiniteError(InputError):
+    """The input holds NaN or Inf; ``nonfinite="zero"`` reads them as 0, and goes on with what is finished."""
+
+    remedy = ("--nonfinite", "zero")
+
+
+class InputWarning(UserWarning):
+    """Input that can be used but looks wrong."""
 
 
 class OutputExistsError(TilerError, FileExistsError):

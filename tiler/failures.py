@@ -3,12 +3,13 @@
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
-from tiler.errors import TilerError
+from tiler.errors import InputWarning, TilerError
 from tiler.interrupt import INTERRUPTED, stop_in_order
 
 _FAILED = 6
@@ -30,7 +31,9 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; whatever it raises becomes a ``click.ClickException``."""
         try:
-            with stop_in_order(self._how_to_go_on()):
+            with stop_in_order(self._how_to_go_on()), warnings.catch_warnings():
+                warnings.simplefilter("always", InputWarning)
+                warnings.showwarning = _show_warning  # type: ignore[assignment]
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Failure(self._add_how_to_go_on("interrupted.", error), INTERRUPTED) from error
@@ -59,16 +62,24 @@ class Group(click.Group):
             code = INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
 
-    def _how_to_go_on(self) -> str:
+    def _how_to_go_on(self, remedy: Sequence[str] = ()) -> str:
         """Return the command that goes on with what this one has left."""
         resumes = {"decode", "encode"} & set(self._words) and "--resume" not in self._words
-        return f"Go on with: {shlex.join(['tiler', *self._words, *(['--resume'] if resumes else [])])}"
+        words = ["tiler", *self._words, *remedy, *(["--resume"] if resumes else [])]
+        return f"Go on with: {shlex.join(words)}"
 
     def _add_how_to_go_on(self, message: str, error: BaseException) -> str:
         notes = getattr(error, "__notes__", [])
         # One line of it; but the spaces in a name are the name's.
         message = " ".join([*message.split(), *notes])
-        return f"{message} {self._how_to_go_on()}" if notes else message
+        return f"{message} {self._how_to_go_on(getattr(error, 'remedy', ()))}" if notes else message
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    # Where in the code it was raised is of no use to those who typed a command.
+    click.echo(
+        f"tiler: {message}" if issubclass(category, InputWarning) else f"{category.__name__}: {message}", err=True
+    )
 
 
 def _explain(error: Exception) -> tuple[str, int]:

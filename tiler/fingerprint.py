@@ -66,7 +66,8 @@ def find_difference(begun: Fields, now: Fields) -> str | None:
     """Return the first difference between two jobs in words, None where there is none."""
     for name in [*now, *begun]:
         before, after = begun.get(name), now.get(name)
-        if before != after:
+        # Where NaN is an error, none was in what is finished.
+        if before != after and (name, before) != ("nonfinite", "error"):
             return f"{name}, begun with {_show(before)}, now {_show(after)}"
     return None
 

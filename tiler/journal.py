@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tiler import files
 from tiler.errors import InputError, OutputExistsError, TileError
 from tiler.fingerprint import Fields, find_difference
-from tiler.journal_file import COMPLETE, Entry, JournalFile
+from tiler.journal_file import COMPLETE, Entry, JournalFile, parse
 from tiler.plan import Plan
 from tiler.pyramid import Task, find_children, find_parent, halve, level_window
 from tiler.quarters import Quarters
@@ -105,6 +105,7 @@ class Journal:
         """Open the sink, anew or where the last run stopped: ``open_sink(reopen)``."""
         if self.resumed:
             self._file.cut_tail()
+            self._file.amend(self._fields)
         else:
             # An empty journal is on the disk before the part changes.
             self._file.clear()
@@ -227,14 +228,14 @@ class Journal:
         self._remove()
 
     def leave(self, error: BaseException) -> None:
-        """End a run that failed or was stopped: what is finished stays, unless the input is at fault.
+        """End a run that failed or was stopped: what is finished stays.
 
-        Then it is of no use: mended input is another job. A note is added to an error after which a run can go on.
+        A note is added to an error after which a run can go on.
         """
         if self._sink is not None:
             with suppress(OSError):
                 self.sync()
-            if self.n_finished and not isinstance(error, InputError):
+            if self.n_finished:
                 error.add_note(f"{self.n_finished} of {self._plan.n_tiles} tiles are finished and kept.")
                 self.suspend()
             else:
@@ -268,6 +269,15 @@ class Journal:
             files.remove(self._quarters_path)
             files.sync_folder(self.output.parent)
         self._file.remove()
+
+
+def find_begun(output: Path) -> Fields:
+    """Return what job an output is half done of, as far as that can be told without its lock; empty if none."""
+    try:
+        header, _, _, _ = parse(find_journal(output).read_bytes())
+    except OSError:
+        return {}
+    return {} if header is None else header["fields"]
 
 
 def find_journal(output: Path) -> Path:

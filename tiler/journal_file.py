@@ -5,6 +5,7 @@
     {"format": 1, "job": "5f0c…", "fields": {"latents": "…", "weights": "…", …}} 8c1d2e3f
     [0, 0, 0] 1b2c3d4e                a tile: level, row, column
     [0, 0, 1, 3, 2583691264] 5a6b7c8d the same, and where its quarter is kept (see quarters.py)
+    {"latents": "…", …} 9a8b7c6d      fields from here on: a run went on in a way that changes nothing before
     ["complete"] 0badf00d             nothing is missing but the final name
 
 Each line ends in the CRC-32 of itself, continued from that of the header, which no two jobs share: a line of an
@@ -82,11 +83,17 @@ class JournalFile:
         files.sync(self._file)
         self._end, self.fields = len(line), fields
 
+    def amend(self, fields: Fields) -> None:
+        """Write to the disk what the job is from here on, where that is another one."""
+        if fields != self.fields:
+            self.append([fields])
+            self.fields = fields
+
     def cut_tail(self) -> None:
         """Remove what follows the last good line."""
         files.truncate(self._file, self._end)
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[Entry | Fields]) -> None:
         """Write lines to the disk."""
         lines = b"".join(make_line(json.dumps(entry), self._seed)[0] for entry in entries)
         files.write_at(self._file, lines, self._end)
@@ -119,6 +126,8 @@ def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Entry], int, int]
             break
         if header is None:
             header, seed = json.loads(text), zlib.crc32(text)
+        elif text.startswith(b"{"):
+            header["fields"] = json.loads(text)
         else:
             entries.append(json.loads(text))
         end += len(line) + 1

@@ -3,6 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 
 from tiler.fingerprint import Fields
+from tiler.finite import NonFinite, Replaced, treat_nonfinite
 from tiler.model import Network
 from tiler.source import Source
 from tiler.sources import Openable, open_latents
@@ -25,6 +26,9 @@ class Latents:
     upscale: int = 1
     """Enlarge them so many times, by bicubic interpolation of each window."""
 
+    nonfinite: NonFinite = "error"
+    """What NaN and Inf are: an error that names the place, or "zero", read as 0."""
+
     @classmethod
     def of(cls, latents: "Openable | Latents") -> "Latents":
         """Return latents of which nothing was said as they are read by default."""
@@ -33,14 +37,18 @@ class Latents:
     @property
     def fields(self) -> Fields:
         """What is said of them, by names that people know."""
-        return {"upscale": self.upscale}
+        return {"upscale": self.upscale, "nonfinite": self.nonfinite}
 
-    def open(self, network: Network) -> Source:
+    def open(self, network: Network, replaced: Replaced | None = None) -> Source:
         """Open them for a decoder.
+
+        Args:
+            network: of the decoder.
+            replaced: is told which values were NaN or Inf and are read as 0.
 
         Raises:
             InputError: they cannot be used.
             OptionError: what is said of them is out of its range.
         """
-        source = open_latents(self.data, network.channels_in)
+        source = treat_nonfinite(open_latents(self.data, network.channels_in), self.nonfinite, replaced)
         return source if self.upscale == 1 else Upscaled(source, self.upscale)

@@ -104,6 +104,12 @@ memory = _option(
 )
 weights = _option("--weights", metavar="NAME|FILE", callback=_ask_for_weights, help=_WEIGHTS_HELP)
 upscale = _number("--upscale", metavar="N", default=1, help="Enlarge the latents N times first (bicubic).")
+nonfinite = _option(
+    "--nonfinite",
+    type=click.Choice(["error", "zero"]),
+    default="error",
+    help="What NaN and Inf are: an error, or read as 0.",
+)
 workers = _number(
     "--workers", metavar="N", help="Threads that read, compress and write.  [default: one a core, 2 to 8]"
 )
@@ -154,7 +160,11 @@ profile = _option("--profile", is_flag=True, help="Show the seconds of each stag
 
 PATH = click.Path(path_type=Path)
 
-latents = _group("latents", _make_latents, {"latents": click.argument("latents", type=PATH), "upscale": upscale})
+latents = _group(
+    "latents",
+    _make_latents,
+    {"latents": click.argument("latents", type=PATH), "upscale": upscale, "nonfinite": nonfinite},
+)
 output = _group(
     "output",
     _make_output,

@@ -50,6 +50,11 @@ class Upscaled:
         self._source = source
 
     @property
+    def source(self) -> Source:
+        """What is enlarged."""
+        return self._source
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         height, width, channels = self._source.shape
