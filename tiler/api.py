@@ -305,8 +305,8 @@ def decode_lazily(
         return run_tile(plan.tile(*block_id[:2]), source, load_model(checkpoint, "decoder"))
 
     chunks = (
-        tuple(len(each.core) * plan.network.scale_out for each in plan.rows),
-        tuple(len(each.core) * plan.network.scale_out for each in plan.columns),
+        tuple(len(each.core) for each in plan.rows),
+        tuple(len(each.core) for each in plan.columns),
         (plan.output_shape[2],),
     )
     # A name of our own, or dask hashes the source to make one.

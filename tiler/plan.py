@@ -3,12 +3,15 @@
 Rows and columns do not depend on each other, so one axis is solved and a tile is the product of two::
 
     latents     0        read.start                                   read.stop     size
-                |------------|-- halo --|======= core =======|-- halo --|------------|
-    decoded                             |==== decoded px ====|           less the halo where it is no border
+                |------------|-- halo --|==== cover of core ====|-- halo --|---------|
+    decoded                             |==== decoded px =======|        less the halo where it is no border
+    output px                             |====== core =======|          what is kept of them: crop
     near an end |=== core ===|-- halo --|                                read is clipped there: a border
 
 Cores are disjoint, cover the image once, in row-major order, and all have the same size but those of the last row
-and column.
+and column. Where only a region of the image is made, they cover that, from its corner on: no need for it to begin or
+end with a latent. A source that wraps has a margin on each side in which it goes on from its other end: the image
+then is a region of what the source would give, and has no border there.
 """
 
 from collections.abc import Iterator
@@ -31,16 +34,23 @@ TILE_LIMIT = 2**22
 
 @dataclass(frozen=True, slots=True)
 class AxisTile:
-    """One axis of a tile, in latent px."""
+    """One axis of a tile."""
 
     core: Span
-    """What is kept."""
+    """What is kept, output px of all that the source gives."""
+    origin: int
+    """Where the output begins, in the same px."""
     read: Span
-    """What is decoded: the core and its margins."""
+    """What is decoded, latent px: what the core needs."""
     borders: Ends
     """Whether the ends of ``read`` are ends of the image."""
     crop: Span
-    """The core's place in what the decoder returns."""
+    """The core's place in what the decoder returns, output px."""
+
+    @property
+    def write(self) -> Span:
+        """The core's place in the output, output px."""
+        return self.core - self.origin
 
     @property
     def axis(self) -> Axis:
@@ -57,7 +67,7 @@ class Tile:
     column: int
     """Its column in the grid of tiles, from 0."""
     axes: tuple[AxisTile, AxisTile]
-    """Its rows and columns, latent px."""
+    """Its rows and columns."""
     scale_in: int
     """Input px per latent px."""
     scale_out: int
@@ -79,16 +89,16 @@ class Tile:
     @property
     def crop(self) -> Window:
         """What is kept of the decoder's output, output px."""
-        return Window(*(axis.crop for axis in self.axes)) * self.scale_out
+        return Window(*(axis.crop for axis in self.axes))
 
     @property
     def write(self) -> Window:
         """Where that goes, output px."""
-        return Window(*(axis.core for axis in self.axes)) * self.scale_out
+        return Window(*(axis.write for axis in self.axes))
 
     def quarters(self) -> "list[Tile]":
         """Return the tile as up to four smaller ones, for a device that cannot hold it; itself if it is one latent."""
-        rows, columns = (split_axis(axis, self.halo) for axis in self.axes)
+        rows, columns = (split_axis(axis, self.halo, self.scale_out) for axis in self.axes)
         return [replace(self, axes=axes) for axes in product(rows, columns)]
 
 
@@ -97,7 +107,7 @@ class Plan:
     """How an image is cut into tiles.
 
     Raises:
-        OptionError: the tile size is not a positive multiple of the scale.
+        OptionError: the tile size is not a positive multiple of the scale, or the region leaves the image.
         InputError: the image has no pixels, or is too large for tiles of this size.
     """
 
@@ -111,13 +121,23 @@ class Plan:
     """Side of a tile's core, latent px."""
     workers: int = 2
     """Threads, and so the most tiles that are held at a time."""
+    region: Window | None = None
+    """The part of the image that is made, output px; None for all of it."""
+    margins: tuple[int, int] = (0, 0)
+    """How far the source goes on beyond each end of its rows and of its columns, latent px; see ``tiler.wrap``."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
             raise InputError(f"The image has no pixels: height={self.height}, width={self.width} latent px.")
         if self.core < 1:
             raise OptionError(f"A tile has no pixels: core={self.core} latent px. Use a larger --tile-size.")
-        n_rows, n_columns = -(-self.height // self.core), -(-self.width // self.core)
+        whole, made = Window.whole(self.height, self.width) * self.network.scale_out, self.made
+        if made.rows.stop > whole.rows.stop or made.columns.stop > whole.columns.stop:
+            raise OptionError(
+                f"The region leaves the image: x={made.columns.start}, y={made.rows.start}, width={len(made.columns)}, "
+                f"height={len(made.rows)} px, image={len(whole.columns)} × {len(whole.rows)} px. Make it smaller."
+            )
+        n_rows, n_columns = (-(-size // self.tile_px) for size in made.shape)
         if max(n_rows, n_columns) > AXIS_LIMIT or n_rows * n_columns > TILE_LIMIT:
             raise InputError(
                 f"Too many tiles: {n_rows} × {n_columns} for {self.height} × {self.width} latent px. At most "
@@ -127,12 +147,22 @@ class Plan:
     @cached_property
     def rows(self) -> tuple[AxisTile, ...]:
         """The tiles of the rows' axis."""
-        return tuple(plan_axis(self.height, self.core, self.network.halo))
+        return self._plan_axis(self.height, self.margins[0], self.made.rows)
 
     @cached_property
     def columns(self) -> tuple[AxisTile, ...]:
         """The tiles of the columns' axis."""
-        return tuple(plan_axis(self.width, self.core, self.network.halo))
+        return self._plan_axis(self.width, self.margins[1], self.made.columns)
+
+    def _plan_axis(self, size: int, margin: int, made: Span) -> tuple[AxisTile, ...]:
+        network = self.network
+        made += margin * network.scale_out
+        return tuple(plan_axis(margin + size + margin, self.core, network.halo, network.scale_out, made))
+
+    @property
+    def made(self) -> Window:
+        """What is made of the image, output px: the region, or all of it."""
+        return self.region or Window.whole(self.height, self.width) * self.network.scale_out
 
     @property
     def n_tiles(self) -> int:
@@ -142,8 +172,7 @@ class Plan:
     @property
     def output_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the output, output px."""
-        scale = self.network.scale_out
-        return self.height * scale, self.width * scale, self.network.channels_out
+        return *self.made.shape, self.network.channels_out
 
     @property
     def tile_px(self) -> int:
@@ -152,8 +181,9 @@ class Plan:
 
     @property
     def n_image_px(self) -> int:
-        """Pixels of the image, on whichever side of the model it is."""
-        return self.height * self.width * max(self.network.scale_in, self.network.scale_out) ** 2
+        """Pixels of the image, or of its region, on whichever side of the model it is."""
+        height, width, _ = self.output_shape
+        return height * width * self.network.scale_in**2
 
     def tile(self, row: int, column: int) -> Tile:
         """Return the tile at a place in the grid."""
@@ -183,7 +213,7 @@ class Plan:
         rows, columns = (max(axis, key=lambda each: len(each.read)) for axis in (self.rows, self.columns))
         network = self.network
         read_bytes = len(rows.read) * len(columns.read) * network.scale_in**2 * network.channels_in * 4
-        write_bytes = len(rows.core) * len(columns.core) * network.scale_out**2 * network.channels_out * 4
+        write_bytes = len(rows.core) * len(columns.core) * network.channels_out * 4
         held = self.workers * (read_bytes + write_bytes)
         return RUNTIME_BYTES + network.peak_bytes(rows.axis, columns.axis) + held
 
@@ -192,28 +222,39 @@ class Plan:
         return summarise_plan(self)
 
 
-def plan_axis(size: int, core: int, halo: int) -> Iterator[AxisTile]:
-    """Yield the tiles of one axis of ``size`` latent px."""
-    for start in range(0, size, core):
-        kept = Span(start, min(start + core, size))
-        read = kept.grow(halo, size)
-        yield _make_axis_tile(kept, read, (read.start == 0, read.stop == size), halo)
+def plan_axis(size: int, core: int, halo: int, scale: int = 1, made: Span | None = None) -> Iterator[AxisTile]:
+    """Yield the tiles of one axis.
+
+    Args:
+        size: of the axis, latent px.
+        core: length of a tile's core, latent px.
+        halo: context that an output pixel needs, latent px.
+        scale: output px per latent px.
+        made: what is made of the axis, output px; by default all.
+    """
+    made = made or Span(0, size * scale)
+    for start in range(made.start, made.stop, core * scale):
+        kept = Span(start, min(start + core * scale, made.stop))
+        read = kept.cover(scale).grow(halo, size)
+        yield _make_axis_tile(kept, made.start, read, (read.start == 0, read.stop == size), halo, scale)
 
 
-def split_axis(axis: AxisTile, halo: int) -> list[AxisTile]:
+def split_axis(axis: AxisTile, halo: int, scale: int) -> list[AxisTile]:
     """Return an axis as two halves with the same borders, or as it is where it cannot be halved."""
-    core, whole = axis.core, axis.read
-    if len(core) < 2:
+    core, latents, whole = axis.core, axis.core.cover(scale), axis.read
+    if len(latents) < 2:
         return [axis]
-    middle = (core.start + core.stop) // 2
+    middle = (latents.start + latents.stop) // 2 * scale
     halves = []
     for kept in (Span(core.start, middle), Span(middle, core.stop)):
-        read = Span(max(kept.start - halo, whole.start), min(kept.stop + halo, whole.stop))
+        needed = kept.cover(scale)
+        read = Span(max(needed.start - halo, whole.start), min(needed.stop + halo, whole.stop))
         ends = axis.borders[0] and read.start == whole.start, axis.borders[1] and read.stop == whole.stop
-        halves.append(_make_axis_tile(kept, read, ends, halo))
+        halves.append(_make_axis_tile(kept, axis.origin, read, ends, halo, scale))
     return halves
 
 
-def _make_axis_tile(core: Span, read: Span, borders: Ends, halo: int) -> AxisTile:
+def _make_axis_tile(core: Span, origin: int, read: Span, borders: Ends, halo: int, scale: int) -> AxisTile:
     # The decoder returns read less the halo, but all of it up to a border.
-    return AxisTile(core, read, borders, crop=core - (read.start if borders[0] else read.start + halo))
+    decoded = read.start if borders[0] else read.start + halo
+    return AxisTile(core, origin, read, borders, crop=core - decoded * scale)

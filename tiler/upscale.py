@@ -24,6 +24,8 @@ from tiler.window import Span, Window
 
 SHARPNESS = -0.75
 """The free parameter of the cubic. Source: ``torch.nn.functional.interpolate(mode="bicubic")``."""
+REACH = 2
+"""How many source px beyond its own, on each side, an upscaled px depends on at most."""
 
 
 class Upscaled:

@@ -27,6 +27,13 @@ class Span:
     def __sub__(self, origin: int) -> "Span":
         return Span(self.start - origin, self.stop - origin)
 
+    def __add__(self, distance: int) -> "Span":
+        return Span(self.start + distance, self.stop + distance)
+
+    def cover(self, factor: int) -> "Span":
+        """Return the shortest span that holds this one when it is multiplied by ``factor``."""
+        return Span(self.start // factor, -(-self.stop // factor))
+
     def grow(self, margin: int, size: int) -> "Span":
         """Return the span with ``margin`` more positions on each side, clipped to ``[0, size)``."""
         return Span(max(self.start - margin, 0), min(self.stop + margin, size))
