@@ -70,12 +70,13 @@ def contents(folder):
 
 
 WORDS = {
-    "decode": "--weights --upscale --nonfinite --tile-size --memory --workers --precision --compression --quality "
-    "--file-tile --pyramid --no-pyramid --overwrite --resume --force --verify --dry-run --profile --quiet",
+    "decode": "--weights --upscale --wrap --region --nonfinite --tile-size --memory --workers --precision "
+    "--compression --quality --file-tile --pyramid --no-pyramid --overwrite --resume "
+    "--force --verify --dry-run --profile --quiet",
     "encode": "--weights --tile-size --memory --workers --precision --nonfinite --overwrite --resume --force --dry-run "
     "--profile --quiet",
-    "plan": "--upscale --nonfinite --tile-size --memory --workers --file-tile",
-    "verify": "--weights --upscale --nonfinite --samples --seed --quiet",
+    "plan": "--upscale --wrap --region --nonfinite --tile-size --memory --workers --file-tile",
+    "verify": "--weights --upscale --wrap --region --nonfinite --samples --seed --quiet",
     "demo": "--megapixels --overwrite --quiet",
 }
 
@@ -170,14 +171,14 @@ def test_options_reach_the_library(folder, calls):
     options += ["--overwrite", "--quiet", "--weights", "w.safetensors", "--resume", "--force", "--nonfinite", "zero"]
     of_tiff = ["--compression", "jpeg", "--quality", "77", "--file-tile", "80"]
     run("encode", "a", "b", *options)
-    run("decode", "a", "b.tif", *options, "--upscale", "5", *of_tiff)
+    run("decode", "a", "b.tif", *options, "--upscale", "5", "--wrap", "y", "--region", "1,2,30,40", *of_tiff)
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
     common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
     common |= {"resume": True, "force": True}
     assert calls["encode"] == ([Path("a"), Path("b")], common | {"nonfinite": "zero"})
-    latents = tiler.Latents(Path("a"), upscale=5, nonfinite="zero")
+    latents = tiler.Latents(Path("a"), upscale=5, wrap="y", nonfinite="zero")
     output = tiler.Tiff(Path("b.tif"), compression="jpeg", quality=77, file_tile_px=80)
-    assert calls["decode"] == ([latents, output], common | {"verify": None})
+    assert calls["decode"] == ([latents, output], common | {"verify": None, "region": (1, 2, 30, 40)})
     run("decode", "a", "b.tif", *options, "--no-pyramid")
     assert calls["decode"][0][1].pyramid is False
 

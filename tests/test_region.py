@@ -135,6 +135,6 @@ def test_fifty_random_regions_are_the_crops_of_the_plain_whole_image(decoder, la
             for start in [random.integers(0, size * 8)]
         )
         region = Window(Span(int(top), int(bottom)), Span(int(left), int(right)))
-        found = run_serially(Plan(DECODER, height, width, 4, region=region), exact, source)
+        found = run_serially(Plan(DECODER, height, width, 8, region=region), exact, source)
         assert found.shape == (*region.shape, 3)
         assert np.abs(found - whole[region.slices]).max() <= 2e-5 * np.ptp(whole)

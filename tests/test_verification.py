@@ -305,10 +305,10 @@ def test_a_whole_window_that_is_off_by_1_is_found_though_every_sample_is_near(go
     latents = np.load(good / "latents.npy")
     plain = api.load_reference(find_weights("photo", "decoder"))
     arguments = (ArraySource(latents, 4), Network.decoder(4))
-    window = Window.whole(HEIGHT, WIDTH)
-    assert check_window(image, *arguments, plain, window).ok
+    window = Window.whole(HEIGHT, WIDTH) * 8
+    assert check_window(image, *arguments, plain, window, window).ok
     # 0.1 of 255 everywhere: max |Δ| is 1, as it is in a good file, but in a tenth of the samples.
-    assert not check_window(image, *arguments, lambda each: plain(each) + np.float32(0.1 / 255), window).ok
+    assert not check_window(image, *arguments, lambda each: plain(each) + np.float32(0.1 / 255), window, window).ok
     image.close()
 
 

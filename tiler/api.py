@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 from uuid import uuid4
 
 import numpy as np
@@ -36,6 +36,7 @@ from tiler.models import (
 from tiler.output import Npy, OutputFile, check_kind, describe_output
 from tiler.plan import Plan
 from tiler.profile import Profile
+from tiler.region import Region, find_window
 from tiler.schedule import Progress
 from tiler.sink import check_apart, check_output
 from tiler.source import Source
@@ -43,6 +44,7 @@ from tiler.sources import Openable, open_image
 from tiler.tile_size import STEP_PX, choose_tile_px
 from tiler.upscale import Upscaled
 from tiler.verification import Samples, Verification, check_samples, verify_image
+from tiler.window import Window
 from tiler.written_image import DamagedImageError, open_written_image
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def decode(
     output: PathLike | OutputFile,
     *,
     weights: PathLike,
+    region: Region | None = None,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
@@ -96,6 +99,8 @@ def decode(
         output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF) or ``.npy`` (height, width, 3) uint8;
             ``Tiff`` says what a TIFF is to be like.
         weights: the decoder, a ``.safetensors`` file or a name such as "photo".
+        region: (x, y, width, height) of the part of the image to decode, px from its top left corner; it gets the
+            pixels that it has in the whole. By default the whole.
         tile_size_px: side of a tile in px of the image; a multiple of 8 and of the TIFF's own tiles. By default the
             one that takes the least work in ``memory_bytes``.
         memory_bytes: peak memory to plan for; by default half of what is free, 1.5 GiB at most.
@@ -137,9 +142,10 @@ def decode(
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
     source = latents.open(checkpoint.network, replaced)
+    area = _find_area(latents, checkpoint.network, region)
     if tile_size_px is None and resume:
         tile_size_px = _find_begun_tile(file, checkpoint.network)
-    plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
+    plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, **area)
     planned = file.plan(plan, overwrite=overwrite)
     check_range(source.source if isinstance(source, Upscaled) else source)
     model = partial(load_model, path, "decoder", precision)
@@ -153,7 +159,7 @@ def decode(
     report = replace(_run(job, progress, started), n_replaced=len(replaced))
     if verify is None:
         return report
-    verification = _verify_file(planned.path, source, path, verify)
+    verification = _verify_file(planned.path, source, path, plan.place, verify)
     if not verification.ok:
         raise VerificationError(verification.verdict)
     return replace(report, verification=verification)
@@ -164,6 +170,7 @@ def verify(
     latents: Openable | Latents,
     *,
     weights: PathLike,
+    region: Region | None = None,
     samples: Samples = 8,
     seed: int = 0,
     progress: Progress | None = None,
@@ -179,6 +186,7 @@ def verify(
         output: the file, ``.tif``, ``.tiff`` or ``.npy``.
         latents: as they were given to ``decode``.
         weights: as they were given to ``decode``.
+        region: as it was given to ``decode``.
         samples: how many windows of about 256 × 256 px to decode again, spread over the image, its corners, borders
             and seams of tiles; "all" decodes everything, at about three times the cost of ``decode``.
         seed: other windows for other seeds.
@@ -201,8 +209,12 @@ def verify(
     check_samples(samples)
     os.close(open_regular_file(path))
     checkpoint = find_checkpoint(weights, "decoder")
-    source = Latents.of(latents).open(read_checkpoint(checkpoint, "decoder").network)
-    return _verify_file(path, source, checkpoint, samples, seed, progress)
+    latents, network = Latents.of(latents), read_checkpoint(checkpoint, "decoder").network
+    source = latents.open(network)
+    # In a single tile: all that is asked of this plan is where the file's pixels lie.
+    whole_px = max(source.shape[:2]) * network.scale_out
+    place = _make_plan(source, network, None, whole_px, **_find_area(latents, network, region)).place
+    return _verify_file(path, source, checkpoint, place, samples, seed, progress)
 
 
 def encode(
@@ -278,13 +290,14 @@ def encode(
 
 
 def decode_lazily(
-    latents: Openable | Latents, *, weights: PathLike, tile_size_px: int | None = None
+    latents: Openable | Latents, *, weights: PathLike, region: Region | None = None, tile_size_px: int | None = None
 ) -> "dask.array.Array":
     """Return the decoded image as a dask array, a chunk per tile; nothing is decoded until it is computed.
 
     Args:
         latents: as for ``decode``; a file is opened when a chunk is computed.
         weights: as for ``decode``.
+        region: as for ``decode``.
         tile_size_px: side of a chunk in px of the image.
 
     Returns:
@@ -298,8 +311,9 @@ def decode_lazily(
 
     checkpoint = find_checkpoint(weights, "decoder")
     network = read_checkpoint(checkpoint, "decoder").network
-    source = Latents.of(latents).open(network)
-    plan = _make_plan(source, network, None, tile_size_px)
+    latents = Latents.of(latents)
+    source = latents.open(network)
+    plan = _make_plan(source, network, None, tile_size_px, **_find_area(latents, network, region))
 
     def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
         return run_tile(plan.tile(*block_id[:2]), source, load_model(checkpoint, "decoder"))
@@ -325,6 +339,7 @@ def plan_decode(
     *,
     weights: PathLike | None = None,
     channels: int = 4,
+    region: Region | None = None,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
@@ -339,7 +354,9 @@ def plan_decode(
     """
     file = None if output is None else describe_output(output)
     network = find_network(weights, "decoder", channels)
-    plan = _make_plan(Latents.of(latents).open(network), network, file, tile_size_px, memory_bytes, workers)
+    latents = Latents.of(latents)
+    area = _find_area(latents, network, region)
+    plan = _make_plan(latents.open(network), network, file, tile_size_px, memory_bytes, workers, **area)
     if file is not None:
         file.plan(plan, overwrite=True)
     return plan
@@ -383,7 +400,13 @@ def _run(job: Job, progress: Progress | None, started: float) -> Report:
 
 
 def _verify_file(
-    path: Path, source: Source, checkpoint: Path, samples: Samples, seed: int = 0, progress: Progress | None = None
+    path: Path,
+    source: Source,
+    checkpoint: Path,
+    place: Window,
+    samples: Samples,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Verification:
     try:
         image = open_written_image(path)
@@ -392,9 +415,22 @@ def _verify_file(
     network = read_checkpoint(checkpoint, "decoder").network
     load = partial(load_reference, checkpoint)
     try:
-        return verify_image(path, image, source, network, load, samples=samples, seed=seed, progress=progress)
+        return verify_image(
+            path, image, source, network, load, place=place, samples=samples, seed=seed, progress=progress
+        )
     finally:
         image.close()
+
+
+class _Area(TypedDict):
+    """What of the opened latents becomes pixels, as a plan wants to know it."""
+
+    region: Window | None
+    margins: tuple[int, int]
+
+
+def _find_area(latents: Latents, network: Network, region: Region | None) -> _Area:
+    return {"region": find_window(region), "margins": latents.margins(network)}
 
 
 def _make_plan(
@@ -404,8 +440,13 @@ def _make_plan(
     tile_size_px: int | None,
     memory_bytes: int | None = None,
     workers: int | None = None,
+    *,
+    region: Window | None = None,
+    margins: tuple[int, int] = (0, 0),
 ) -> Plan:
-    height, width = (size // network.scale_in for size in source.shape[:2])
+    height, width = (
+        size // network.scale_in - 2 * margin for size, margin in zip(source.shape[:2], margins, strict=True)
+    )
     scale = max(network.scale_in, network.scale_out)
     n_workers = _count_workers(workers)
     if tile_size_px is None:
@@ -416,10 +457,12 @@ def _make_plan(
             budget_bytes=default_budget_bytes() if memory_bytes is None else memory_bytes,
             workers=n_workers,
             step_px=STEP_PX if file is None else file.choose_step(max(height, width) * scale),
+            region=region,
+            margins=margins,
         )
     if tile_size_px < scale or tile_size_px % scale:
         raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
-    return Plan(network, height, width, tile_size_px // scale, n_workers)
+    return Plan(network, height, width, tile_size_px // scale, n_workers, region, margins)
 
 
 def _count_workers(workers: int | None) -> int:

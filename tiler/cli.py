@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tiler.api import Report
     from tiler.latents import Latents
     from tiler.output import OutputFile
+    from tiler.region import Region
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -55,6 +56,7 @@ def main(context: click.Context, debug: bool) -> None:
 @options.latents
 @options.output
 @options.weights
+@options.region
 @options.resources
 @options.precision
 @options.conduct
@@ -66,6 +68,7 @@ def decode(
     latents: "Latents",
     output: "OutputFile",
     weights: str,
+    region: "Region | None",
     resources: dict[str, Any],
     precision: Any,
     conduct: dict[str, bool],
@@ -84,7 +87,7 @@ def decode(
     from tiler.progress import show_progress
 
     if dry_run:
-        click.echo(api.plan_decode(latents, output, weights=weights, **resources).summary())
+        click.echo(api.plan_decode(latents, output, weights=weights, region=region, **resources).summary())
         _check_output(Path(output.path), conduct, latents=latents.data, weights=weights)
         return
     seconds = Profile() if profile else None
@@ -93,6 +96,7 @@ def decode(
             latents,
             output,
             weights=weights,
+            region=region,
             precision=precision,
             verify=verify,
             progress=progress,
@@ -112,10 +116,19 @@ def decode(
 @click.argument("output", type=options.PATH)
 @options.latents
 @options.weights
+@options.region
 @options.samples
 @options.seed
 @options.quiet
-def verify(output: Path, latents: "Latents", weights: str, samples: Any, seed: int, quiet: bool) -> None:
+def verify(
+    output: Path,
+    latents: "Latents",
+    weights: str,
+    region: "Region | None",
+    samples: Any,
+    seed: int,
+    quiet: bool,
+) -> None:
     """Compare the image OUTPUT with the LATENTS that it was decoded from.
 
     Its levels are compared with each other, all of them, and some windows are decoded again in a plain way. A pixel
@@ -127,7 +140,9 @@ def verify(output: Path, latents: "Latents", weights: str, samples: Any, seed: i
     from tiler.progress import show_progress
 
     with show_progress("Verifying", quiet=quiet) as progress:
-        found = api.verify(output, latents, weights=weights, samples=samples, seed=seed, progress=progress)
+        found = api.verify(
+            output, latents, weights=weights, region=region, samples=samples, seed=seed, progress=progress
+        )
     if not quiet:
         for line in found.lines:
             click.echo(line)
@@ -195,14 +210,16 @@ def encode(
 
 @main.command()
 @options.latents
+@options.region
 @options.resources
 @options.file_tile
-def plan(latents: "Latents", resources: dict[str, Any], file_tile_px: int | None) -> None:
+def plan(latents: "Latents", region: "Region | None", resources: dict[str, Any], file_tile_px: int | None) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
     from tiler import api
     from tiler.output import Tiff
 
-    click.echo(api.plan_decode(latents, Tiff("image.tif", file_tile_px=file_tile_px), **resources).summary())
+    output = Tiff("image.tif", file_tile_px=file_tile_px)
+    click.echo(api.plan_decode(latents, output, region=region, **resources).summary())
 
 
 @main.command()

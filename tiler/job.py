@@ -45,6 +45,7 @@ class Job:
         return {
             **self.inputs,
             "size": f"{height} × {width} px",
+            **({"region": f"{self.plan.region}"} if self.plan.region else {}),
             "tile size": f"{self.plan.core} latent px",
             **self.output.fields,
             "software": f"taesd-tiler {find_version()}, journal {FORMAT}",

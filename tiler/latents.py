@@ -8,6 +8,7 @@ from tiler.model import Network
 from tiler.source import Source
 from tiler.sources import Openable, open_latents
 from tiler.upscale import Upscaled
+from tiler.wrap import Wrap, Wrapped, find_margins
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,9 @@ class Latents:
     _: KW_ONLY
     upscale: int = 1
     """Enlarge them so many times, by bicubic interpolation of each window."""
-
+    wrap: Wrap | None = None
+    """Ends that join without a seam, as those of a texture or a panorama do: "x" (left and right), "y" (top and bottom)
+    or "both"."""
     nonfinite: NonFinite = "error"
     """What NaN and Inf are: an error that names the place, or "zero", read as 0."""
 
@@ -37,10 +40,11 @@ class Latents:
     @property
     def fields(self) -> Fields:
         """What is said of them, by names that people know."""
-        return {"upscale": self.upscale, "nonfinite": self.nonfinite}
+        fields: Fields = {"upscale": self.upscale, "nonfinite": self.nonfinite}
+        return fields | ({} if self.wrap is None else {"wrap": self.wrap})
 
     def open(self, network: Network, replaced: Replaced | None = None) -> Source:
-        """Open them for a decoder.
+        """Open them for a decoder; where ends join they go on beyond these, as far as ``margins`` says.
 
         Args:
             network: of the decoder.
@@ -51,4 +55,12 @@ class Latents:
             OptionError: what is said of them is out of its range.
         """
         source = treat_nonfinite(open_latents(self.data, network.channels_in), self.nonfinite, replaced)
+        if self.wrap is not None:
+            # Before they are upscaled: interpolation sees no seam either.
+            source = Wrapped(source, find_margins(self.wrap, network.halo, self.upscale))
         return source if self.upscale == 1 else Upscaled(source, self.upscale)
+
+    def margins(self, network: Network) -> tuple[int, int]:
+        """Return how far the opened latents go on beyond each end of their rows and of their columns, latent px."""
+        rows, columns = find_margins(self.wrap, network.halo, self.upscale)
+        return rows * self.upscale, columns * self.upscale

@@ -73,6 +73,18 @@ def _group(name: str, make: Callable[..., Any], members: dict[str, Decorator]) -
     return decorate
 
 
+def _parse_region(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, int, int, int] | None:
+    if value is None:
+        return None
+    try:
+        x, y, width, height = map(int, value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not X,Y,WIDTH,HEIGHT, four whole numbers of px.") from None
+    return x, y, width, height
+
+
 def _make_latents(latents: Path, **said: Any) -> Any:
     from tiler.latents import Latents
 
@@ -109,6 +121,17 @@ nonfinite = _option(
     type=click.Choice(["error", "zero"]),
     default="error",
     help="What NaN and Inf are: an error, or read as 0.",
+)
+wrap = _option(
+    "--wrap",
+    type=click.Choice(["x", "y", "both"]),
+    help="Ends that join without a seam, for textures and panoramas: x left and right, y top and bottom.",
+)
+region = _option(
+    "--region",
+    metavar="X,Y,WIDTH,HEIGHT",
+    callback=_parse_region,
+    help="Decode this part of the image alone, to the pixels that it has in the whole.",
 )
 workers = _number(
     "--workers", metavar="N", help="Threads that read, compress and write.  [default: one a core, 2 to 8]"
@@ -163,7 +186,7 @@ PATH = click.Path(path_type=Path)
 latents = _group(
     "latents",
     _make_latents,
-    {"latents": click.argument("latents", type=PATH), "upscale": upscale, "nonfinite": nonfinite},
+    {"latents": click.argument("latents", type=PATH), "upscale": upscale, "wrap": wrap, "nonfinite": nonfinite},
 )
 output = _group(
     "output",

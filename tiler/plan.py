@@ -147,22 +147,26 @@ class Plan:
     @cached_property
     def rows(self) -> tuple[AxisTile, ...]:
         """The tiles of the rows' axis."""
-        return self._plan_axis(self.height, self.margins[0], self.made.rows)
+        return self._plan_axis(self.height, self.margins[0], self.place.rows)
 
     @cached_property
     def columns(self) -> tuple[AxisTile, ...]:
         """The tiles of the columns' axis."""
-        return self._plan_axis(self.width, self.margins[1], self.made.columns)
+        return self._plan_axis(self.width, self.margins[1], self.place.columns)
 
     def _plan_axis(self, size: int, margin: int, made: Span) -> tuple[AxisTile, ...]:
-        network = self.network
-        made += margin * network.scale_out
-        return tuple(plan_axis(margin + size + margin, self.core, network.halo, network.scale_out, made))
+        return tuple(plan_axis(margin + size + margin, self.core, self.network.halo, self.network.scale_out, made))
 
     @property
     def made(self) -> Window:
         """What is made of the image, output px: the region, or all of it."""
         return self.region or Window.whole(self.height, self.width) * self.network.scale_out
+
+    @property
+    def place(self) -> Window:
+        """Where that lies in what the whole source would give, its margins included, output px."""
+        rows, columns = (margin * self.network.scale_out for margin in self.margins)
+        return Window(self.made.rows + rows, self.made.columns + columns)
 
     @property
     def n_tiles(self) -> int:

@@ -6,8 +6,8 @@ import numpy as np
 
 from tiler.window import Span, Window
 
-ALIGNMENT = 2
-"""Windows begin at multiples of so many latent px: 16 px of the image, what a JPEG compresses together."""
+ALIGNMENT = 16
+"""Windows begin at multiples of so many px: what a JPEG compresses together."""
 KINDS = ("corner", "inside", "seam", "border")
 """Where windows go, in turn. When all corners are taken, the next window goes inside."""
 CORNERS = ((0, 0), (1, 1), (0, 1), (1, 0))
@@ -27,11 +27,11 @@ def choose_windows(height: int, width: int, side: int, n_windows: int, *, seam: 
     only then corners, seams and borders attract theirs.
 
     Args:
-        height: of the image, latent px.
-        width: of the image, latent px.
-        side: of a window, latent px, even; one that ends with the image may be a little larger.
+        height: of the image, px.
+        width: of the image, px.
+        side: of a window, px, a multiple of 32; one that ends with the image may be a little larger.
         n_windows: how many; fewer come back where several fall on the same place.
-        seam: distance of the seams between tiles, latent px.
+        seam: distance of the seams between tiles, px.
         seed: other windows for other seeds.
     """
     random = np.random.default_rng(seed)

@@ -15,12 +15,23 @@ def summarise_plan(plan: "Plan") -> str:
     tile_px = plan.core * max(scale_in, plan.network.scale_out)
     halo_px = plan.network.halo * max(scale_in, plan.network.scale_out)
     n_rows, n_columns = len(plan.rows), len(plan.columns)
+    input_shape = f"{plan.height * scale_in:,} × {plan.width * scale_in:,} × {plan.network.channels_in}"
     lines = {
-        "input": f"{plan.height * scale_in:,} × {plan.width * scale_in:,} × {plan.network.channels_in}",
-        "output": f"{height:,} × {width:,} × {channels}",
+        "input": input_shape + _describe_ends(plan),
+        "output": f"{height:,} × {width:,} × {channels}{_describe_region(plan)}",
         "image": f"{plan.n_image_px / 1e6:,.1f} megapixels",
         "tiles": f"{n_rows:,} × {n_columns:,} = {plan.n_tiles:,} of {tile_px:,} px, halo {halo_px} px",
         "compute": f"{2 * plan.macs / 1e12:,.3g} TFLOP, {plan.compute_overhead:.3f} × the whole image at once",
         "memory": f"about {format_bytes(plan.peak_bytes)} at the peak",
     }
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def _describe_ends(plan: "Plan") -> str:
+    joined = [ends for ends, margin in zip(("top and bottom", "left and right"), plan.margins, strict=True) if margin]
+    return f", {' and '.join(joined)} joined" if joined else ""
+
+
+def _describe_region(plan: "Plan") -> str:
+    scale = plan.network.scale_out
+    return f", {plan.region} of {plan.height * scale:,} × {plan.width * scale:,}" if plan.region else ""

@@ -43,13 +43,8 @@ class Upscaled:
     """
 
     def __init__(self, source: Source, scale: int) -> None:
-        try:
-            self._scale = operator.index(scale)
-        except TypeError:
-            self._scale = 0
-        if self._scale < 1:
-            raise OptionError(f"Not a factor to upscale by: scale={scale}. Use a whole number, 1 or more.")
         self._source = source
+        self._scale = check_scale(scale)
 
     @property
     def source(self) -> Source:
@@ -77,6 +72,21 @@ class Upscaled:
         with np.errstate(over="ignore", invalid="ignore"):
             values = upscale_axis(values, 0, window.rows, self._scale)
             return upscale_axis(values, 1, window.columns, self._scale)
+
+
+def check_scale(scale: int) -> int:
+    """Return a factor to upscale by.
+
+    Raises:
+        OptionError: it is not a whole number, or less than 1.
+    """
+    try:
+        whole = operator.index(scale)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        raise OptionError(f"Not a factor to upscale by: scale={scale}. Use a whole number, 1 or more.")
+    return whole
 
 
 def find_base(position: int, scale: int) -> int:

@@ -96,6 +96,7 @@ def verify_image(
     network: Network,
     load_reference: Callable[[], Reference],
     *,
+    place: Window,
     samples: Samples,
     seed: int,
     progress: Callable[[int, int, int], None] | None = None,
@@ -108,6 +109,7 @@ def verify_image(
         source: the latents.
         network: the geometry of the decoder.
         load_reference: gives the plain model.
+        place: where the image lies in what the latents decode to, px.
         samples: how many windows to decode again, or "all" for windows that cover the image.
         seed: other windows for other seeds.
         progress: ``progress(n_done, n_all, n_px)``, called after each window and each tile.
@@ -115,10 +117,10 @@ def verify_image(
     Raises:
         InputError: the latents hold NaN or Inf.
     """
-    problems = find_problems(image, source, network)
+    problems = find_problems(image, network, place)
     if problems:
         return Verification(path, problems)
-    windows = list_windows(image, source, network, samples, seed)
+    windows = list_windows(image, samples, seed)
     n_all = len(windows) + sum(len(list_tiles(image, level)) for level in range(1, len(image.levels)))
     n_done = n_px = 0
 
@@ -134,14 +136,14 @@ def verify_image(
     checked = []
     for window in windows:
         assert reference is not None
-        checked.append(check_window(image, source, network, reference, window))
+        checked.append(check_window(image, source, network, reference, window, place))
         tell(checked[-1].window)
     return Verification(path, windows=tuple(checked), levels=levels)
 
 
-def find_problems(image: WrittenImage, source: Source, network: Network) -> tuple[str, ...]:
+def find_problems(image: WrittenImage, network: Network, place: Window) -> tuple[str, ...]:
     """Return what is wrong with shape, number type and number of levels."""
-    height, width = (size * network.scale_out for size in source.shape[:2])
+    height, width = place.shape
     expected = (height, width, network.channels_out)
     if image.levels[0] != expected:
         return (f"shape={image.levels[0]}, but the latents decode to {expected}",)
@@ -153,14 +155,12 @@ def find_problems(image: WrittenImage, source: Source, network: Network) -> tupl
     return ()
 
 
-def list_windows(image: WrittenImage, source: Source, network: Network, samples: Samples, seed: int) -> list[Window]:
-    """Return the windows to decode again, latent px."""
-    height, width, _ = source.shape
-    scale = network.scale_out
+def list_windows(image: WrittenImage, samples: Samples, seed: int) -> list[Window]:
+    """Return the windows to decode again, px."""
+    height, width = image.levels[0][:2]
     if samples == "all":
-        return cover(height, width, COVER_PX // scale)
-    seam = max((image.file_tile_px or SEAM_PX) // scale, 1)
-    return choose_windows(height, width, SAMPLE_PX // scale, samples, seam=seam, seed=seed)
+        return cover(height, width, COVER_PX)
+    return choose_windows(height, width, SAMPLE_PX, samples, seam=image.file_tile_px or SEAM_PX, seed=seed)
 
 
 def check_samples(samples: Samples) -> Samples:

@@ -63,6 +63,14 @@ class Window:
         """Return the place of this window in ``outer``."""
         return Window(self.rows - outer.rows.start, self.columns - outer.columns.start)
 
+    def __add__(self, outer: "Window") -> "Window":
+        """Return the window whose place in ``outer`` this one is."""
+        return Window(self.rows + outer.rows.start, self.columns + outer.columns.start)
+
+    def cover(self, factor: int) -> "Window":
+        """Return the smallest window that holds this one when it is multiplied by ``factor``."""
+        return Window(self.rows.cover(factor), self.columns.cover(factor))
+
     def grow(self, margin: int, height: int, width: int) -> "Window":
         """Return the window with ``margin`` more on each side, clipped to a map of ``height`` × ``width``."""
         return Window(self.rows.grow(margin, height), self.columns.grow(margin, width))

@@ -54,7 +54,7 @@ class WindowCheck:
 
 
 def check_window(
-    image: WrittenImage, source: Source, network: Network, reference: Reference, window: Window
+    image: WrittenImage, source: Source, network: Network, reference: Reference, window: Window, place: Window
 ) -> WindowCheck:
     """Decode a window again and compare it with the file.
 
@@ -63,26 +63,28 @@ def check_window(
         source: the latents.
         network: the geometry of the decoder.
         reference: the plain model.
-        window: the place, latent px; it begins at multiples of ``ALIGNMENT``.
+        window: a window of the file, px; it begins at multiples of ``ALIGNMENT``.
+        place: where the image of the file lies in what the latents decode to, px.
 
     Raises:
         InputError: the latents hold NaN or Inf.
     """
     scale = network.scale_out
-    height, width, _ = source.shape
     # A compression sees neighbours, so a little more than the window goes through it.
-    near, read = (window.grow(margin, height, width) for margin in (ALIGNMENT, network.halo + SPARE))
+    near = window.grow(ALIGNMENT, *place.shape)
+    decoded = near + place
+    read = decoded.cover(scale).grow(network.halo + SPARE, *source.shape[:2])
     latents = source.read(read)
     if not np.isfinite(latents).all():
         raise InputError(f"The latents hold NaN or Inf: {read}, latent px. Mend them.")
-    values = np.clip(reference(latents)[((near - read) * scale).slices], 0, 1) * np.float32(255)
-    inner = ((window - near) * scale).slices
-    expected = image.recompress(near * scale, np.rint(values).astype(np.uint8))[inner]
-    place, n_samples = window * scale, expected.size
+    values = np.clip(reference(latents)[(decoded - read * scale).slices], 0, 1) * np.float32(255)
+    inner = (window - near).slices
+    expected = image.recompress(near, np.rint(values).astype(np.uint8))[inner]
+    n_samples = expected.size
     try:
-        found = image.read(0, place)
+        found = image.read(0, window)
     except DamagedImageError as error:
-        return WindowCheck(place, 255, n_samples, n_samples, ok=False, problem=str(error))
+        return WindowCheck(window, 255, n_samples, n_samples, ok=False, problem=str(error))
     difference = np.abs(found.astype(np.int16) - expected)
     largest = int(difference.max())
     if image.quantization is None:
@@ -91,4 +93,4 @@ def check_window(
         # A pixel that rounds the other way may tip a coefficient over: by a step, in one block, in few blocks.
         step = max(map(max, image.quantization))
         ok = bool(largest <= 8 + step / 2 and difference.mean() <= JPEG_MEAN + 400 * (8 + step) / n_samples)
-    return WindowCheck(place, largest, int(np.count_nonzero(difference)), n_samples, ok)
+    return WindowCheck(window, largest, int(np.count_nonzero(difference)), n_samples, ok)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tiler.errors import OptionError
 from tiler.fingerprint import fingerprint_source
 from tiler.source import Source
-from tiler.upscale import REACH
+from tiler.upscale import REACH, check_scale
 from tiler.window import Span, Window
 
 Wrap = Literal["x", "y", "both"]
@@ -89,12 +89,14 @@ def find_margins(wrap: Wrap | None, halo: int, upscale: int = 1) -> tuple[int, i
         upscale: by how much the source is upscaled, margins included.
 
     Raises:
-        OptionError: no such ends.
+        OptionError: no such ends, or no such factor.
     """
-    if wrap is not None and wrap not in get_args(Wrap):
+    if wrap is None:
+        return 0, 0
+    if wrap not in get_args(Wrap):
         raise OptionError(f"No such ends to join: wrap={wrap}. Use x (left and right), y (top and bottom) or both.")
     # The halo reaches so many source px beyond the image, and interpolation sees two more: further than the halo alone.
-    margin = -(-halo // upscale) + REACH
+    margin = -(-halo // check_scale(upscale)) + REACH
     return margin if wrap in ("y", "both") else 0, margin if wrap in ("x", "both") else 0
 
 
