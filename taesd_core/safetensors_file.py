@@ -81,11 +81,7 @@ class SafetensorsFile:
             raise SafetensorsError("not a regular file")
         if status.st_size > LIMIT_BYTES:
             raise SafetensorsError(f"too large: size={status.st_size} bytes, limit={LIMIT_BYTES} bytes")
-        length = int.from_bytes(self._read_bytes(0, 8), "little")
-        if length > min(HEADER_LIMIT_BYTES, status.st_size - 8):
-            raise SafetensorsError(f"impossible header: length={length} bytes, file={status.st_size} bytes")
-        self._start = 8 + length
-        self.entries = parse_header(self._read_bytes(8, length), status.st_size - self._start)
+        self.entries, self._start = read_header(self._descriptor)
         """What there is, by name."""
 
     def read(self, name: str) -> NDArray[np.float32]:
@@ -98,7 +94,7 @@ class SafetensorsFile:
         entry = self.entries[name]
         if entry.dtype not in FLOATS:
             raise SafetensorsError(f"tensor {show(name)} has number type {entry.dtype}, not one of {', '.join(FLOATS)}")
-        content = self._read_bytes(self._start + entry.start_bytes, entry.size_bytes)
+        content = read_bytes(self._descriptor, self._start + entry.start_bytes, entry.size_bytes)
         values: NDArray[Any] = np.frombuffer(content, FLOATS[entry.dtype]).reshape(entry.shape)
         if entry.dtype == "BF16":
             values = (values.astype(np.uint32) << 16).view(np.float32)
@@ -107,18 +103,39 @@ class SafetensorsFile:
 
     def sha256(self) -> str:
         """Return the hash of the whole file, in hexadecimal."""
-        content = self._read_bytes(0, os.fstat(self._descriptor).st_size)
+        content = read_bytes(self._descriptor, 0, os.fstat(self._descriptor).st_size)
         return hashlib.sha256(content).hexdigest()
 
-    def _read_bytes(self, start: int, n_bytes: int) -> bytes:
-        content = b""
-        # The system may read less than it is asked for.
-        while len(content) < n_bytes:
-            part = os.pread(self._descriptor, n_bytes - len(content), start + len(content))
-            if not part:
-                raise SafetensorsError(f"truncated at byte {start + len(content)}")
-            content += part
-        return content
+
+def read_header(descriptor: int) -> tuple[dict[str, Entry], int]:
+    """Return what an open file says of each tensor, and where the first begins.
+
+    Raises:
+        SafetensorsError: it is no whole safetensors file.
+        OSError: it cannot be read.
+    """
+    size = os.fstat(descriptor).st_size
+    length = int.from_bytes(read_bytes(descriptor, 0, 8), "little")
+    if length > min(HEADER_LIMIT_BYTES, size - 8):
+        raise SafetensorsError(f"impossible header: length={length} bytes, file={size} bytes")
+    return parse_header(read_bytes(descriptor, 8, length), size - 8 - length), 8 + length
+
+
+def read_bytes(descriptor: int, start: int, n_bytes: int) -> bytes:
+    """Return a part of a file.
+
+    Raises:
+        SafetensorsError: it ends before that.
+        OSError: it cannot be read.
+    """
+    content = b""
+    # The system may read less than it is asked for.
+    while len(content) < n_bytes:
+        part = os.pread(descriptor, n_bytes - len(content), start + len(content))
+        if not part:
+            raise SafetensorsError(f"truncated at byte {start + len(content)}")
+        content += part
+    return content
 
 
 def parse_header(text: bytes, n_bytes: int) -> dict[str, Entry]:

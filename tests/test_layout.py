@@ -36,8 +36,8 @@ def test_height_width_and_channels_are_found(shape, map_shape, axes):
         pytest.param((0, 4, 7, 9), r"Nothing in it: array, shape=\(0, 4, 7, 9\)", id="empty batch"),
         pytest.param((4, 0, 9), "Nothing in it", id="no rows"),
         pytest.param((4, 7, -9), "Nothing in it", id="negative"),
-        pytest.param((2, 4, 7, 9), r"batch=2.*latents\[i\]", id="batch"),
-        pytest.param((2, 7, 9, 4), r"batch=2.*latents\[i\]", id="batch, channels last"),
+        pytest.param((2, 4, 7, 9), "batch=2.*--index, 0 to 1", id="batch"),
+        pytest.param((2, 7, 9, 4), "batch=2.*--index, 0 to 1", id="batch, channels last"),
         pytest.param((16, 7, 9), r"shape=\(16, 7, 9\), expected channels=4", id="other channels"),
         pytest.param((7, 4, 9), "expected channels=4", id="channels in the middle"),
         pytest.param((4, 7, 9, 2), "expected channels=4", id="channels where the batch is"),
@@ -53,8 +53,33 @@ def test_shapes_that_are_no_map_are_refused_in_one_line(shape, says):
 def test_an_impossible_layout_does_not_exist():
     with pytest.raises(ValueError, match="Not the layout of one map"):
         Layout((4, 7, 9), 0, 0, 1)
-    with pytest.raises(ValueError, match="Not the layout of one map"):
-        Layout((2, 4, 7, 9), 2, 3, 1)
+    for index in (None, 2, -1):
+        with pytest.raises(ValueError, match="Not the layout of one map"):
+            Layout((2, 4, 7, 9), 2, 3, 1, index)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 7, 9), (3, 7, 9, 4)], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_one_of_a_batch_is_chosen_by_its_index(shape, index):
+    layout = find_layout(shape, 4, name="array", index=index)
+    assert layout.shape == (7, 9, 4)
+    batch = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    expected = np.moveaxis(batch[index], 0, 2) if shape[1] == 4 else batch[index]
+    part = batch[tuple(span.slice for span in layout.find_spans(Window(Span(2, 5), Span(1, 8))))]
+    np.testing.assert_array_equal(layout.to_map(part), expected[2:5, 1:8])
+
+
+@pytest.mark.parametrize(("shape", "index"), [((3, 4, 7, 9), 3), ((3, 4, 7, 9), -1), ((4, 7, 9), 1), ((1, 4, 7, 9), 1)])
+def test_an_index_outside_of_the_batch_is_refused_in_one_line(shape, index):
+    with pytest.raises(
+        InputError, match=rf"Not in the batch: x, index={index}.*--index 0 to {shape[0] - 1 if len(shape) == 4 else 0}"
+    ):
+        find_layout(shape, 4, name="x", index=index)
+
+
+def test_packed_latents_are_refused_with_how_to_unpack_them():
+    with pytest.raises(InputError, match=r"Packed latents.*_unpack_latents"):
+        find_layout((1, 4096, 64), 16, name="x")
 
 
 def test_a_window_beyond_the_array_is_our_own_mistake():

@@ -35,12 +35,24 @@ class ArraySource:
         array: 3-D or 4-D.
         channels: how many channels there must be.
         types: number types that are accepted.
+        index: which map of a batch, from 0.
+        name: what to call it in a message.
+        fingerprint: a text that is another one when the array holds something else, where that is known.
 
     Raises:
         InputError: it is not an array, or not one that holds such a map.
     """
 
-    def __init__(self, array: SliceableArray, channels: int, *, types: Sequence[str] = LATENT_TYPES) -> None:
+    def __init__(
+        self,
+        array: SliceableArray,
+        channels: int,
+        *,
+        types: Sequence[str] = LATENT_TYPES,
+        index: int | None = None,
+        name: str = "array",
+        fingerprint: str | None = None,
+    ) -> None:
         if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
             raise InputError(
                 f"Not an array: type={type(array).__name__}. It needs shape, dtype and slices. "
@@ -53,9 +65,9 @@ class ArraySource:
                 f"The array has no definite shape: shape={array.shape}. Every size must be known. "
                 "For dask: compute_chunk_sizes()."
             ) from error
-        self._array = array
-        self._layout = find_layout(stored, channels, name="array")
-        check_type(find_type(array), types, name="array")
+        self._array, self._fingerprint = array, fingerprint
+        self._layout = find_layout(stored, channels, name=name, index=index)
+        check_type(find_type(array), types, name=name)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,12 +76,15 @@ class ArraySource:
 
     @property
     def fingerprint(self) -> str | None:
-        """A text that is another one when a NumPy array holds something else; None of other arrays."""
-        return fingerprint_array(self._array) if isinstance(self._array, np.ndarray) else None
+        """A text that is another one when the array holds something else; None where only its windows tell."""
+        known = self._fingerprint
+        if known is None and isinstance(self._array, np.ndarray):
+            known = fingerprint_array(self._array)
+        return known if known is None or self._layout.index is None else f"{known}, index {self._layout.index}"
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
-        part = np.asarray(self._array[tuple(span.slice for span in self._layout.find_spans(window))])
+        part = to_numpy(self._array[tuple(span.slice for span in self._layout.find_spans(window))])
         values = self._layout.to_map(part)
         # The caller may write to what it gets, and the array belongs to somebody else.
         return values.copy() if np.may_share_memory(values, part) else values
@@ -87,10 +102,18 @@ def find_type(array: SliceableArray) -> np.dtype[Any]:
         return dtype
     # torch and TensorFlow name their types in their own way; one element tells.
     try:
-        dtype = np.asarray(array[(slice(0, 1),) * len(array.shape)]).dtype
+        dtype = to_numpy(array[(slice(0, 1),) * len(array.shape)]).dtype
     except Exception as error:
         raise InputError(
             f"NumPy cannot read this array: type={type(array).__name__}, dtype={array.dtype}. "
             "For torch: latents.detach().float().cpu()."
         ) from error
     return dtype
+
+
+def to_numpy(part: Any) -> NDArray[Any]:
+    """Return a part of an array as NumPy's; of a torch tensor on any device, and of its bfloat16 as float32."""
+    if hasattr(part, "detach"):
+        part = part.detach().cpu()
+        part = part.float() if str(part.dtype) == "torch.bfloat16" else part
+    return np.asarray(part)

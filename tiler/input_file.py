@@ -39,4 +39,11 @@ def open_regular_file(path: Path) -> int:
 
 def shorten(error: BaseException) -> str:
     """Return what a library said, on one line and not too long."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    text = " ".join(str(error).split())[:100]
+    # It may repeat what it found in the file, or colour what it says.
+    return f"{type(error).__name__}: {text if text.isprintable() else ascii(text)[:100]}"
+
+
+def printable(text: str) -> str:
+    """Return text that comes from a file as it may be printed: short, and without line ends or escapes."""
+    return text if text.isprintable() and len(text) <= 60 else ascii(text)[:60]

@@ -9,52 +9,58 @@ from numbers import Integral
 from pathlib import Path
 from typing import cast
 
+from taesd_core.safetensors_file import HEADER_LIMIT_BYTES
+from tiler.archive_source import PICKLE_START, ZIP_START, open_archive
 from tiler.array_source import ArraySource, SliceableArray
 from tiler.errors import InputError
 from tiler.image_source import open_image_file, open_latent_image
-from tiler.input_file import open_regular_file
+from tiler.input_file import open_regular_file, printable
 from tiler.layout import IMAGE_TYPES, LATENT_TYPES
 from tiler.npy_source import NpySource
+from tiler.safetensors_source import open_safetensors
 from tiler.source import Source
 
 NPY_START = b"\x93NUMPY"
 PNG_START = b"\x89PNG\r\n\x1a\n"
-ARCHIVE_STARTS = (b"PK\x03\x04", b"\x80")
-"""What numpy.savez and torch.save write: a zip archive, and formerly a pickle."""
-
 Openable = str | os.PathLike[str] | SliceableArray | Source
 """A path, an array, or a source."""
 
 
-def open_latents(latents: Openable, channels: int) -> Source:
+def open_latents(latents: Openable, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
     """Open latents as a source.
 
     Args:
-        latents: a ``.npy`` file or an array of floats, ``(1, channels, height, width)`` or another order of
-            axes (see ``tiler.layout``); an RGBA PNG of 8-bit latents where ``channels`` is 4; or a source.
+        latents: a file: ``.npy``, ``.npz``, ``.safetensors``, ComfyUI's ``.latent``, ``.pt`` (by torch) or an RGBA PNG
+            of 8-bit latents; an array of floats; or a source. Arrays are ``(1, channels, height, width)`` or have
+            another order of axes (see ``tiler.layout``).
         channels: how many channels the decoder takes.
+        key: which array of a file of several; not needed where only one can be meant, or one has a usual name.
+        index: which map of a batch, from 0; not needed for a batch of one.
+
+    Returns:
+        A source. Its attribute ``space``, where it has one that is not None, says which space the latents are in.
 
     Raises:
         InputError: they cannot be used; the message says why, and what to do.
     """
     if not isinstance(latents, str | os.PathLike):
-        return open_object(latents, channels, LATENT_TYPES)
+        return open_object(latents, channels, LATENT_TYPES, index=index)
     path = Path(latents)
     start = read_start(path)
+    # First: the length that a safetensors file begins with may look like the start of a pickle.
+    if is_safetensors(start):
+        return open_safetensors(path, channels, key=key, index=index)
+    if start.startswith((ZIP_START, PICKLE_START)):
+        return open_archive(path, channels, key=key, index=index)
+    if key is not None:
+        raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave --key out.")
     if start.startswith(NPY_START):
-        return NpySource(path, channels)
+        return NpySource(path, channels, index=index)
     if start.startswith(PNG_START):
-        return check_source(open_latent_image(path), channels, name=f"path={path}")
-    if start.startswith(ARCHIVE_STARTS):
-        raise InputError(
-            f"Not a file of latents but an archive or a pickle: path={path}. A pickle could run code and is never "
-            "loaded. Convert it once: "
-            'numpy.save("latents.npy", torch.load("latents.pt", weights_only=True).float()), or '
-            'numpy.save("latents.npy", numpy.load("latents.npz")["latents"]).'
-        )
+        return choose_only(check_source(open_latent_image(path), channels, name=f"path={path}"), index)
     raise InputError(
-        f"Not a file of latents: path={path}, first bytes={start!r}. It must be a .npy file, or a "
-        "PNG of 8-bit latents. Save the array of latents with numpy.save."
+        f"Not a file of latents: path={path}, first bytes={start!r}. It must be a .npy, .npz, .safetensors, .latent or "
+        ".pt file, or a PNG of 8-bit latents. Save the array of latents with numpy.save."
     )
 
 
@@ -77,7 +83,9 @@ def open_image(image: Openable) -> Source:
     return open_image_file(path)
 
 
-def open_object(opened: SliceableArray | Source, channels: int, types: Sequence[str]) -> Source:
+def open_object(
+    opened: SliceableArray | Source, channels: int, types: Sequence[str], *, index: int | None = None
+) -> Source:
     """Return a source as it is, and an array as a source.
 
     Raises:
@@ -85,8 +93,24 @@ def open_object(opened: SliceableArray | Source, channels: int, types: Sequence[
     """
     # A file object has read too, but no shape.
     if hasattr(opened, "shape") and callable(getattr(opened, "read", None)):
-        return check_source(cast(Source, opened), channels)
-    return ArraySource(cast(SliceableArray, opened), channels, types=types)
+        return choose_only(check_source(cast(Source, opened), channels), index)
+    return ArraySource(cast(SliceableArray, opened), channels, types=types, index=index)
+
+
+def choose_only(source: Source, index: int | None) -> Source:
+    """Return the source, of which there is only one.
+
+    Raises:
+        InputError: another one is asked for.
+    """
+    if index:
+        raise InputError(f"Not a batch: index={index}. There is one map only; leave --index out.")
+    return source
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Say whether a file that begins so may be a safetensors file: the length of a header, then the header."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= HEADER_LIMIT_BYTES
 
 
 def check_source(source: Source, channels: int, *, name: str = "source") -> Source:
@@ -106,13 +130,13 @@ def check_source(source: Source, channels: int, *, name: str = "source") -> Sour
 
 
 def read_start(path: Path) -> bytes:
-    """Return the first eight bytes of a file.
+    """Return the first nine bytes of a file.
 
     Raises:
         InputError: it cannot be read.
     """
     descriptor = open_regular_file(path)
     try:
-        return os.pread(descriptor, 8, 0)
+        return os.pread(descriptor, 9, 0)
     finally:
         os.close(descriptor)
