@@ -182,7 +182,6 @@ BOMBS = {
     "PNG": make_png(40_000, 40_000),
     "PNG just too large": make_png(2**14, 2**14 + 1),
     "PNG, sides of 2^31 - 1": make_png(2**31 - 1, 2**31 - 1),
-    "TIFF": make_tiff(40_000, 40_000),
     "BMP": b"BM" + struct.pack("<IIIIiiHHIIiiII", 64, 0, 54, 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(9),
     "PPM": b"P6 40000 40000 255\n" + bytes(99),
     "WebP": b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + struct.pack("<I", 2**24 - 1)[:3] * 2 + bytes(20),
@@ -227,7 +226,7 @@ def test_a_huge_tile_in_a_small_image_takes_no_memory(tmp_path):
     assert open_in_300_mb(tmp_path / "bomb.tif").startswith("The image is damaged")
 
 
-@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+@pytest.mark.parametrize("ending", ["png", "bmp", "webp"])
 def test_the_limit_is_ours_and_not_that_of_pillow(tmp_path, monkeypatch, ending):
     if ending == "webp" and not features.check("webp"):
         pytest.skip("this Pillow lacks the codec")

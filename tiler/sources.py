@@ -19,9 +19,13 @@ from tiler.layout import IMAGE_TYPES, LATENT_TYPES
 from tiler.npy_source import NpySource
 from tiler.safetensors_source import open_safetensors
 from tiler.source import Source
+from tiler.tiff_source import open_tiff_image, open_tiff_latents
 
 NPY_START = b"\x93NUMPY"
 PNG_START = b"\x89PNG\r\n\x1a\n"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Of either byte order, and the same of BigTIFF."""
+
 Openable = str | os.PathLike[str] | SliceableArray | Source
 """A path, an array, or a source."""
 
@@ -30,9 +34,9 @@ def open_latents(latents: Openable, channels: int, *, key: str | None = None, in
     """Open latents as a source.
 
     Args:
-        latents: a file: ``.npy``, ``.npz``, ``.safetensors``, ComfyUI's ``.latent``, ``.pt`` (by torch) or an RGBA PNG
-            of 8-bit latents; an array of floats; or a source. Arrays are ``(1, channels, height, width)`` or have
-            another order of axes (see ``tiler.layout``).
+        latents: a file: ``.npy``, ``.npz``, ``.safetensors``, ComfyUI's ``.latent``, ``.pt`` (by torch), a TIFF of
+            floats or an RGBA PNG of 8-bit latents; an array of floats; or a source. Arrays are
+            ``(1, channels, height, width)`` or have another order of axes (see ``tiler.layout``).
         channels: how many channels the decoder takes.
         key: which array of a file of several; not needed where only one can be meant, or one has a usual name.
         index: which map of a batch, from 0; not needed for a batch of one.
@@ -58,9 +62,11 @@ def open_latents(latents: Openable, channels: int, *, key: str | None = None, in
         return NpySource(path, channels, index=index)
     if start.startswith(PNG_START):
         return choose_only(check_source(open_latent_image(path), channels, name=f"path={path}"), index)
+    if start.startswith(TIFF_STARTS):
+        return open_tiff_latents(path, channels, index=index)
     raise InputError(
-        f"Not a file of latents: path={path}, first bytes={start!r}. It must be a .npy, .npz, .safetensors, .latent or "
-        ".pt file, or a PNG of 8-bit latents. Save the array of latents with numpy.save."
+        f"Not a file of latents: path={path}, first bytes={start!r}. It must be a .npy, .npz, .safetensors, .latent, "
+        ".pt or .tif file, or a PNG of 8-bit latents. Save the array of latents with numpy.save."
     )
 
 
@@ -70,7 +76,7 @@ def open_image(image: Openable) -> Source:
     Args:
         image: a PNG, JPEG, TIFF, WebP, BMP, PPM or JPEG 2000 file; a ``.npy`` file or an array,
             ``(height, width, 3)`` or another order of axes (see ``tiler.layout``), of uint8 or of floats in
-            [0, 1]; or a source.
+            [0, 1]; or a source. A TIFF of grey or RGB is read by window, and so is ``.npy``.
 
     Raises:
         InputError: it cannot be used; the message says why, and what to do.
@@ -78,9 +84,11 @@ def open_image(image: Openable) -> Source:
     if not isinstance(image, str | os.PathLike):
         return open_object(image, 3, IMAGE_TYPES)
     path = Path(image)
-    if read_start(path).startswith(NPY_START):
+    start = read_start(path)
+    if start.startswith(NPY_START):
         return NpySource(path, 3, types=IMAGE_TYPES)
-    return open_image_file(path)
+    # What has odd colours, codecs or orientations is loaded whole, by Pillow.
+    return (open_tiff_image(path) if start.startswith(TIFF_STARTS) else None) or open_image_file(path)
 
 
 def open_object(
