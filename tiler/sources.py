@@ -20,6 +20,7 @@ from tiler.npy_source import NpySource
 from tiler.safetensors_source import open_safetensors
 from tiler.source import Source
 from tiler.tiff_source import open_tiff_image, open_tiff_latents
+from tiler.zarr_source import ZarrSource, is_zarr
 
 NPY_START = b"\x93NUMPY"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -35,7 +36,7 @@ def open_latents(latents: Openable, channels: int, *, key: str | None = None, in
 
     Args:
         latents: a file: ``.npy``, ``.npz``, ``.safetensors``, ComfyUI's ``.latent``, ``.pt`` (by torch), a TIFF of
-            floats or an RGBA PNG of 8-bit latents; an array of floats; or a source. Arrays are
+            floats, an RGBA PNG of 8-bit latents, or a Zarr folder; an array of floats; or a source. Arrays are
             ``(1, channels, height, width)`` or have another order of axes (see ``tiler.layout``).
         channels: how many channels the decoder takes.
         key: which array of a file of several; not needed where only one can be meant, or one has a usual name.
@@ -50,6 +51,8 @@ def open_latents(latents: Openable, channels: int, *, key: str | None = None, in
     if not isinstance(latents, str | os.PathLike):
         return open_object(latents, channels, LATENT_TYPES, index=index)
     path = Path(latents)
+    if is_zarr(path):
+        return ZarrSource(path, channels, key=key, index=index)
     start = read_start(path)
     # First: the length that a safetensors file begins with may look like the start of a pickle.
     if is_safetensors(start):

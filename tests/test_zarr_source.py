@@ -1,0 +1,163 @@
+import builtins
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiler.errors import InputError
+from tiler.sources import open_latents
+from tiler.window import Span, Window
+
+zarr = pytest.importorskip("zarr", minversion="3")
+
+numcodecs = pytest.importorskip("numcodecs")
+
+BATCH = np.random.default_rng(0).normal(size=(2, 4, 30, 50)).astype(np.float32)
+WHOLE = np.moveaxis(BATCH[1], 0, 2)
+KINDS = {
+    "version 3": {"chunks": (1, 4, 16, 16)},
+    "version 2": {"chunks": (1, 4, 16, 16), "zarr_format": 2},
+    "sharded": {"chunks": (1, 4, 8, 8), "shards": (1, 4, 16, 16)},
+    "not compressed": {"chunks": (2, 1, 30, 7), "compressors": None},
+    "gzip": {"chunks": (1, 4, 16, 16), "compressors": zarr.codecs.GzipCodec()},
+    "blosc": {"chunks": (1, 4, 16, 16), "compressors": zarr.codecs.BloscCodec()},
+}
+
+
+def save(path, array, **options):
+    stored = zarr.create_array(path, shape=array.shape, dtype=array.dtype, **options)
+    stored[...] = array
+    return path
+
+
+def read(source):
+    return source.read(Window.whole(*source.shape[:2]))
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_windows_are_what_was_stored(tmp_path, options, dtype):
+    source = open_latents(save(tmp_path / "x", BATCH.astype(dtype), **options), 4, index=1)
+    expected = WHOLE.astype(dtype).astype(np.float32)
+    np.testing.assert_array_equal(read(source), expected)
+    window = Window(Span(7, 21), Span(15, 50))
+    values = source.read(window)
+    np.testing.assert_array_equal(values, expected[window.slices])
+    assert values.dtype == np.float32
+    assert values.flags.c_contiguous
+    assert values.flags.writeable
+
+
+def test_only_the_chunks_of_a_window_are_read(tmp_path):
+    path = save(tmp_path / "x", BATCH[1], chunks=(4, 10, 10), compressors=None)
+    source = open_latents(path, 4)
+    for chunk in path.glob("c/*/*/*"):
+        if chunk.relative_to(path / "c").parts[1:] != ("1", "2"):
+            chunk.write_bytes(b"broken")
+    window = Window(Span(10, 20), Span(20, 30))
+    np.testing.assert_array_equal(source.read(window), WHOLE[window.slices])
+    with pytest.raises(InputError, match=r"A chunk is damaged: path=.*window=\(rows 9:20") as caught:
+        source.read(Window(Span(9, 20), Span(20, 30)))
+    assert str(caught.value).isprintable()
+
+
+def test_an_array_of_a_group_is_chosen_by_its_key(tmp_path):
+    group = zarr.create_group(tmp_path / "x")
+    for name, array in {"one": BATCH[0], "deep/two": BATCH[1], "seed": np.arange(3)}.items():
+        group.create_array(name, data=array)
+    np.testing.assert_array_equal(read(open_latents(tmp_path / "x", 4, key="deep/two")), WHOLE)
+    np.testing.assert_array_equal(read(open_latents(tmp_path / "x/deep/two", 4)), WHOLE)
+    np.testing.assert_array_equal(read(open_latents(tmp_path / "x/deep", 4)), WHOLE)
+    with pytest.raises(InputError, match=r"Several arrays: path=.*one \(4, 30, 50\).*--key"):
+        open_latents(tmp_path / "x", 4)
+    with pytest.raises(InputError, match=r"An array, not a group.*key=two"):
+        open_latents(tmp_path / "x/deep/two", 4, key="two")
+
+
+def change_metadata(path, **changes):
+    name = ".zarray" if (path / ".zarray").exists() else "zarr.json"
+    metadata = json.loads((path / name).read_text()) | changes
+    (path / name).write_text(json.dumps(metadata))
+
+
+class Bomb:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("field", ["filters", "compressor"])
+def test_a_pickle_is_never_run(tmp_path, field):
+    path, marker = tmp_path / "x", tmp_path / "it ran"
+    save(path, BATCH[1], chunks=BATCH[1].shape, zarr_format=2, compressors=None)
+    [chunk] = path.glob("0.0.0")
+    chunk.write_bytes(pickle.dumps(Bomb(marker)))
+    codec = {"id": "pickle", "protocol": 5}
+    change_metadata(path, **{field: [codec] if field == "filters" else codec})
+    with pytest.raises(InputError, match=r"Not a Zarr array|unknown codec|Python objects"):
+        open_latents(path, 4)
+    assert not marker.exists()
+
+
+QUANTIZE = [numcodecs.Quantize(digits=2, dtype="<f4")]
+BAD = {
+    "no metadata": (lambda path: (path / "zarr.json").write_text("{"), "Not a Zarr array"),
+    "list": (lambda path: (path / "zarr.json").write_text("[]"), "Not a Zarr array"),
+    "no such codec": (lambda path: change_metadata(path, codecs=[{"name": "x\n"}]), "Not a Zarr array|unknown codec"),
+    "unknown codec": (
+        lambda path: save(path, BATCH[1], chunks=(4, 10, 10), zarr_format=2, overwrite=True, filters=QUANTIZE),
+        r"unknown codec: .*codec=quantize",
+    ),
+    "huge chunks": (
+        lambda path: change_metadata(
+            path, chunk_grid={"name": "regular", "configuration": {"chunk_shape": [4, 2**20, 2**20]}}
+        ),
+        "Chunks too large",
+    ),
+    "integers": (lambda path: change_metadata(path, data_type="int32", fill_value=0), "Wrong number type"),
+    "channels": (lambda path: change_metadata(path, shape=[3, 30, 50]), "expected channels=4"),
+    "negative": (lambda path: change_metadata(path, shape=[4, -30, 50]), "Not a Zarr array|Nothing in it"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), BAD.values(), ids=BAD)
+def test_bad_folders_are_refused_in_one_line(tmp_path, change, says):
+    path = save(tmp_path / "x", BATCH[1], chunks=(4, 10, 10))
+    change(path)
+    with pytest.raises(InputError, match=says) as caught:
+        open_latents(path, 4)
+    assert str(caught.value).isprintable()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(InputError, match="A folder, not a file"):
+        open_latents(tmp_path, 4)
+
+
+def test_the_fingerprint_tells_chunks_and_index(tmp_path):
+    path = save(tmp_path / "x", BATCH, chunks=(1, 4, 10, 10), compressors=None)
+    texts = [open_latents(path, 4, index=index).fingerprint for index in (0, 1, 1)]
+    zarr.open(path, mode="r+")[1, 0, 0, 0] = 7
+    texts.append(open_latents(path, 4, index=1).fingerprint)
+    assert texts[1] == texts[2]
+    assert len(set(texts)) == 3
+
+
+def test_without_zarr_one_line_says_what_to_install(tmp_path, monkeypatch):
+    path = save(tmp_path / "x", BATCH[1], chunks=(4, 10, 10))
+    import_ = builtins.__import__
+
+    def refuse(name, *arguments):
+        if name == "zarr":
+            raise ImportError(name)
+        return import_(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(InputError, match=r"pip install 'taesd-tiler\[zarr\]'"):
+        open_latents(path, 4)
