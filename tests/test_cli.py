@@ -20,6 +20,8 @@ from tiler import api
 from tiler.cli import main
 from tiler.errors import TileError
 from tiler.memory import format_bytes
+from tiler.sources import open_latents
+from tiler.window import Window
 
 ROOT = str(Path(__file__).parents[1])
 SIGNATURES = {"decode": inspect.signature(api.decode), "encode": inspect.signature(api.encode)}
@@ -69,14 +71,15 @@ def contents(folder):
 # ------------------------------------------------------------------------------------------------------ words
 
 
+LATENTS = "--key --index --latent-space --latent-scale --latent-shift --upscale --wrap --nonfinite"
 WORDS = {
-    "decode": "--weights --upscale --wrap --region --nonfinite --tile-size --memory --workers --precision "
-    "--compression --quality --file-tile --pyramid --no-pyramid --overwrite --resume "
-    "--force --verify --dry-run --profile --quiet",
+    "decode": f"{LATENTS} --weights --region --tile-size --memory --workers --precision --compression --quality "
+    "--file-tile --pyramid --no-pyramid --overwrite --resume --force --verify --dry-run --profile --quiet",
     "encode": "--weights --tile-size --memory --workers --precision --nonfinite --overwrite --resume --force --dry-run "
     "--profile --quiet",
-    "plan": "--upscale --wrap --region --nonfinite --tile-size --memory --workers --file-tile",
-    "verify": "--weights --upscale --wrap --region --nonfinite --samples --seed --quiet",
+    "plan": f"{LATENTS} --region --tile-size --memory --workers --file-tile",
+    "verify": f"{LATENTS} --weights --region --samples --seed --quiet",
+    "preview": f"{LATENTS} --weights --size --overwrite --quiet",
     "demo": "--megapixels --overwrite --quiet",
 }
 
@@ -171,12 +174,15 @@ def test_options_reach_the_library(folder, calls):
     options += ["--overwrite", "--quiet", "--weights", "w.safetensors", "--resume", "--force", "--nonfinite", "zero"]
     of_tiff = ["--compression", "jpeg", "--quality", "77", "--file-tile", "80"]
     run("encode", "a", "b", *options)
-    run("decode", "a", "b.tif", *options, "--upscale", "5", "--wrap", "y", "--region", "1,2,30,40", *of_tiff)
+    of_latents = ["--key", "z", "--index", "3", "--latent-space", "vae", "--latent-scale", "2", "--latent-shift", "-1"]
+    of_latents += ["--upscale", "5", "--wrap", "y"]
+    run("decode", "a", "b.tif", *options, "--region", "1,2,30,40", *of_tiff, *of_latents)
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
     common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
     common |= {"resume": True, "force": True}
     assert calls["encode"] == ([Path("a"), Path("b")], common | {"nonfinite": "zero"})
-    latents = tiler.Latents(Path("a"), upscale=5, wrap="y", nonfinite="zero")
+    said = {"key": "z", "index": 3, "space": "vae", "scale": 2.0, "shift": -1.0}
+    latents = tiler.Latents(Path("a"), **said, upscale=5, wrap="y", nonfinite="zero")
     output = tiler.Tiff(Path("b.tif"), compression="jpeg", quality=77, file_tile_px=80)
     assert calls["decode"] == ([latents, output], common | {"verify": None, "region": (1, 2, 30, 40)})
     run("decode", "a", "b.tif", *options, "--no-pyramid")
@@ -208,6 +214,54 @@ def test_encode_writes_latents_that_decode_reads(folder):
     assert np.load("latents.npy").shape == (1, 4, 6, 7)
     assert run("decode", "latents.npy", "again.npy", "--weights", "photo").exit_code == 0
     assert np.load("again.npy").shape == (48, 56, 3)
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "png"])
+def test_encode_writes_every_kind_that_decode_reads_and_says_what_it_added(folder, kind):
+    result = run("encode", "good.png", f"latents.{kind}", "--weights", "photo")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "continued by 7 rows and 0 columns" in result.stdout
+    run("encode", "good.png", "same.npy", "--weights", "photo")
+    [expected] = np.load("same.npy")
+    found = open_latents(f"latents.{kind}", 4).read(Window.whole(6, 7)).transpose(2, 0, 1)
+    np.testing.assert_allclose(found, expected.clip(-3, 3) if kind == "png" else expected, atol=0.012 * (kind == "png"))
+    assert {path.name for path in folder.iterdir()} == {"good.npy", "good.png", "same.npy", f"latents.{kind}"}
+
+
+def test_encode_refuses_other_kinds_before_it_reads_anything(folder):
+    for options in ([], ["--dry-run"]):
+        assert fails(run("encode", "x", "b.tif", "--weights", "photo", *options), 2, ".npy, .safetensors, .png")
+
+
+def test_latents_of_a_comfyui_file_are_converted(folder):
+    [latents] = np.load("good.npy")
+    save_file({"latent_tensor": latents[None] / 0.5 + 0.25, "latent_format_version_0": np.zeros(0)}, "x.latent")
+    assert fails(run("decode", "x.latent", "a.npy", "--weights", "photo"), 2, "VAE space", "--latent-scale")
+    how = ["--latent-scale", "0.5", "--latent-shift", "0.25"]
+    assert run("decode", "x.latent", "a.npy", "--weights", "photo", *how).exit_code == 0
+    assert run("decode", "good.npy", "b.npy", "--weights", "photo").exit_code == 0
+    assert np.abs(np.load("a.npy").astype(int) - np.load("b.npy")).max() <= 1
+
+
+def test_one_of_a_batch_is_decoded(folder):
+    [latents] = np.load("good.npy")
+    np.savez("batch.npz", other=np.zeros((2, 4, 5, 5), np.float32), z=np.stack([latents * 0, latents]))
+    assert fails(run("decode", "batch.npz", "a.npy", "--weights", "photo"), 3, "Several arrays", "--key")
+    assert fails(run("decode", "batch.npz", "a.npy", "--weights", "photo", "--key", "z"), 3, "batch=2", "--index")
+    assert run("decode", "batch.npz", "a.npy", "--weights", "photo", "--key", "z", "--index", "1").exit_code == 0
+    run("decode", "good.npy", "b.npy", "--weights", "photo")
+    np.testing.assert_array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+def test_preview_writes_a_small_picture(folder):
+    result = run("preview", "good.npy", "small.png", "--weights", "photo", "--size", "40")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("small.png: 24 × 40 px in ")
+    with Image.open("small.png") as image:
+        assert (image.size, image.mode) == ((40, 24), "RGB")
+    assert fails(run("preview", "good.npy", "small.png", "--weights", "photo"), 4, "--overwrite")
+    assert fails(run("preview", "good.npy", "small.tif", "--weights", "photo"), 2, ".png")
+    assert run("preview", "good.npy", "small.png", "--weights", "photo", "--overwrite", "--quiet").output == ""
 
 
 def test_quiet_says_nothing(folder):

@@ -46,7 +46,7 @@ def test_what_is_said_goes_before_what_the_source_says(source, space, converts):
 def test_what_needs_no_number_asks_for_none():
     source = ArraySource(VAE, 16)
     assert to_diffusion_space(source, scale=None, shift=None) is source
-    with pytest.raises(OptionError, match=r"scale and shift are not known.*--latent-space"):
+    with pytest.raises(OptionError, match=r"scale and shift are not known.*--latent-scale.*--latent-space"):
         to_diffusion_space(source, "vae", scale=None, shift=None)
     with pytest.raises(OptionError, match="No such space of latents: space=pixels"):
         to_diffusion_space(source, "pixels", **FLUX)

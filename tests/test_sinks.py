@@ -14,8 +14,10 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import load_file
 
 from tiler.errors import InputError, OutputExistsError, TileError
+from tiler.latent_sinks import SafetensorsSink
 from tiler.npy_sink import NpySink
 from tiler.sink import check_apart, check_output
 from tiler.tiff_sink import TiffSink
@@ -53,6 +55,11 @@ def read_channels_first(path, level):
     return stored.transpose(1, 2, 0)
 
 
+def read_tensor(path, level):
+    [stored] = load_file(path)["latents"]
+    return stored.transpose(1, 2, 0)
+
+
 def open_tiff(path, shape, **options):
     return TiffSink(path, shape, file_tile_px=FILE_TILE_PX, **options)
 
@@ -67,6 +74,16 @@ CASES = [
         "npy-channels-first",
         partial(NpySink, dtype="float32", channels_first=True),
         read_channels_first,
+        n_channels=4,
+        dtype="float32",
+    ),
+]
+
+CASES += [
+    Case(
+        "safetensors",
+        partial(SafetensorsSink, dtype="float32", channels_first=True),
+        read_tensor,
         n_channels=4,
         dtype="float32",
     ),

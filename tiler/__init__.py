@@ -6,7 +6,7 @@
 Importing this package is cheap; TensorFlow, dask and tifffile are loaded when they are used.
 """
 
-from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode, verify
+from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode, preview, verify
 from tiler.errors import (
     InputError,
     InputWarning,
@@ -51,5 +51,6 @@ __all__ = [
     "encode",
     "plan_decode",
     "plan_encode",
+    "preview",
     "verify",
 ]

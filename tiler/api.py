@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler.array_source import ArraySource
 from tiler.edges import EdgePadded
 from tiler.engine import run_tile
 from tiler.errors import OptionError, VerificationError
@@ -19,6 +20,7 @@ from tiler.finite import NonFinite, Replaced, treat_nonfinite
 from tiler.input_file import open_regular_file
 from tiler.job import Job, run_job
 from tiler.journal import find_begun, find_journal
+from tiler.latent_file import LatentFile
 from tiler.latent_range import check_range
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
@@ -33,12 +35,13 @@ from tiler.models import (
     load_reference,
     read_checkpoint,
 )
-from tiler.output import Npy, OutputFile, check_kind, describe_output
+from tiler.output import OutputFile, check_kind, describe_output
 from tiler.plan import Plan
 from tiler.profile import Profile
 from tiler.region import Region, find_window
 from tiler.schedule import Progress
 from tiler.sink import check_apart, check_output
+from tiler.small_picture import average_down, choose_size
 from tiler.source import Source
 from tiler.sources import Openable, open_image
 from tiler.tile_size import STEP_PX, choose_tile_px
@@ -71,6 +74,8 @@ class Report:
     """From the call to the complete file, loading included."""
     n_replaced: int = 0
     """Values of the input that were NaN or Inf and were read as 0 by this run; a million stands for any more."""
+    continued_px: tuple[int, int] = (0, 0)
+    """Rows and columns that were added to an image, so that it could be encoded."""
     verification: Verification | None = None
     """What a look at the file has shown, if one was asked for."""
 
@@ -141,7 +146,7 @@ def decode(
     path = find_checkpoint(weights, "decoder")
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
-    source = latents.open(checkpoint.network, replaced)
+    source = latents.open(checkpoint.network, replaced=replaced)
     area = _find_area(latents, checkpoint.network, region)
     if tile_size_px is None and resume:
         tile_size_px = _find_begun_tile(file, checkpoint.network)
@@ -238,9 +243,10 @@ def encode(
     An image whose sides are no multiples of 8 is continued to the next multiple by its last row and column.
 
     Args:
-        image: a picture that Pillow opens, a ``.npy`` file, an array or a source; (height, width, 3), uint8 or
-            floats in [0, 1].
-        latents: the ``.npy`` file to write, (1, channels, h, w) float32 as diffusion pipelines have them.
+        image: a picture that Pillow opens, a TIFF of any size, a ``.npy`` file, an array or a source;
+            (height, width, 3), uint8 or floats in [0, 1].
+        latents: the file to write, ``.npy`` or ``.safetensors`` (key "latents"): (1, channels, h, w) float32 as
+            diffusion pipelines have them; or ``.png``, RGBA with 8 bits of each of four channels.
         weights: the encoder, a ``.safetensors`` file or a name such as "photo".
         tile_size_px: side of a tile in px of the image, a multiple of 8; chosen as for ``decode`` by default.
         memory_bytes: as for ``decode``.
@@ -265,19 +271,18 @@ def encode(
             KeyboardInterrupt: ``resume=True`` goes on.
     """
     started = time.monotonic()
-    file = Npy(latents)
-    check_kind(Path(latents), (".npy",))
+    file = LatentFile(latents)
     check_apart(Path(latents), {"image": image, "weights": weights})
     _check_output(Path(latents), overwrite=overwrite, resume=resume)
     check_precision(precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
-    replaced = Replaced()
-    source = EdgePadded(treat_nonfinite(open_image(image), nonfinite, replaced), checkpoint.network.scale_in)
+    replaced, opened = Replaced(), open_image(image)
+    source = EdgePadded(treat_nonfinite(opened, nonfinite, replaced), checkpoint.network.scale_in)
     if tile_size_px is None and resume:
         tile_size_px = _find_begun_tile(file, checkpoint.network)
     plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
-    planned = file.plan(plan, overwrite=overwrite, dtype=np.float32, channels_first=True)
+    planned = file.plan(plan, overwrite=overwrite)
     model = partial(load_model, path, "encoder", precision)
     inputs: Fields = {
         "image": fingerprint_source(source),
@@ -286,7 +291,8 @@ def encode(
         "nonfinite": nonfinite,
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
-    return replace(_run(job, progress, started), n_replaced=len(replaced))
+    continued_px = source.shape[0] - opened.shape[0], source.shape[1] - opened.shape[1]
+    return replace(_run(job, progress, started), n_replaced=len(replaced), continued_px=continued_px)
 
 
 def decode_lazily(
@@ -333,6 +339,37 @@ def decode_lazily(
     )
 
 
+def preview(latents: Openable | Latents, *, weights: PathLike, size_px: int = 512) -> NDArray[np.uint8]:
+    """Return a small picture of latents: averaged down and decoded whole, in a fraction of a second once loaded.
+
+    It serves the progress callback of a diffusion pipeline; see ``examples/preview_callback.py``.
+
+    Args:
+        latents: as for ``decode``; of any size, they are read a part at a time.
+        weights: as for ``decode``.
+        size_px: longest side of the picture, at most; smaller latents are not enlarged.
+
+    Returns:
+        (height, width, 3) uint8.
+
+    Raises:
+        InputError: latents or weights cannot be used.
+        OptionError: an option is out of its range.
+
+    Example:
+        >>> import tiler
+        >>> picture = tiler.preview(latents, weights="taesd_decoder.safetensors")  # doctest: +SKIP
+    """
+    checkpoint = find_checkpoint(weights, "decoder")
+    network = read_checkpoint(checkpoint, "decoder").network
+    source = Latents.of(latents).open(network)
+    height, width = choose_size(source.shape, size_px, network.scale_out)
+    if (height, width) != source.shape[:2]:
+        source = ArraySource(average_down(source, height, width), network.channels_in)
+    plan = Plan(network, height, width, max(height, width))
+    return run_tile(plan.tile(0, 0), source, load_model(checkpoint, "decoder"))
+
+
 def plan_decode(
     latents: Openable | Latents,
     output: PathLike | OutputFile | None = None,
@@ -364,6 +401,7 @@ def plan_decode(
 
 def plan_encode(
     image: Openable,
+    latents: PathLike | None = None,
     *,
     weights: PathLike | None = None,
     channels: int = 4,
@@ -380,8 +418,12 @@ def plan_encode(
         OptionError: an option is out of its range.
     """
     network = find_network(weights, "encoder", channels)
+    file = None if latents is None else LatentFile(latents)
     source = EdgePadded(open_image(image), network.scale_in)
-    return _make_plan(source, network, None, tile_size_px, memory_bytes, workers)
+    plan = _make_plan(source, network, file, tile_size_px, memory_bytes, workers)
+    if file is not None:
+        file.plan(plan, overwrite=True)
+    return plan
 
 
 def _run(job: Job, progress: Progress | None, started: float) -> Report:
@@ -436,7 +478,7 @@ def _find_area(latents: Latents, network: Network, region: Region | None) -> _Ar
 def _make_plan(
     source: Source,
     network: Network,
-    file: OutputFile | None,
+    file: OutputFile | LatentFile | None,
     tile_size_px: int | None,
     memory_bytes: int | None = None,
     workers: int | None = None,
@@ -474,7 +516,7 @@ def _count_workers(workers: int | None) -> int:
     return workers
 
 
-def _find_begun_tile(file: OutputFile, network: Network) -> int | None:
+def _find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | None:
     """Return the tile of a half-done output, px: by itself it might be another one with less memory free."""
     tile = find_begun(Path(file.path)).get("tile size")
     if not isinstance(tile, str):

@@ -79,7 +79,8 @@ def decode(
 ) -> None:
     """Decode LATENTS to the image OUTPUT.
 
-    LATENTS is a .npy file as diffusion pipelines give it, or a PNG of 8-bit latents. OUTPUT ends in .tif or .tiff
+    LATENTS is a .npy, .npz, .safetensors, .latent, .pt or .tif file, a Zarr folder, or a PNG of 8-bit latents. OUTPUT
+    ends in .tif or .tiff
     (a pyramidal BigTIFF) or .npy.
     """
     from tiler import api
@@ -175,18 +176,17 @@ def encode(
     profile: bool,
     quiet: bool,
 ) -> None:
-    """Encode IMAGE to LATENTS, a .npy file.
+    """Encode IMAGE to LATENTS, a .npy, .safetensors or (8 bits) .png file.
 
-    IMAGE is anything that Pillow opens, or a .npy file of (height, width, 3).
+    IMAGE is anything that Pillow opens, a TIFF of any size, or a .npy file of (height, width, 3). Sides that are no
+    multiples of 8 px are continued by the last row and column.
     """
     from tiler import api
-    from tiler.output import check_kind
     from tiler.profile import Profile
     from tiler.progress import show_progress
 
     if dry_run:
-        check_kind(latents, (".npy",))
-        click.echo(api.plan_encode(image, weights=weights, **resources).summary())
+        click.echo(api.plan_encode(image, latents, weights=weights, **resources).summary())
         _check_output(latents, conduct, image=image, weights=weights)
         return
     seconds = Profile() if profile else None
@@ -206,6 +206,32 @@ def encode(
         click.echo(describe(report))
     if seconds is not None:
         click.echo(seconds.summary())
+
+
+@main.command()
+@options.latents
+@click.argument("output", type=options.PATH)
+@options.weights
+@options.preview_size
+@options.overwrite
+@options.quiet
+def preview(latents: "Latents", output: Path, weights: str, size_px: int, overwrite: bool, quiet: bool) -> None:
+    """Decode LATENTS averaged down to the small picture OUTPUT: .png, .jpg or .webp.
+
+    It takes about a second, after the seconds in which TensorFlow loads.
+    """
+    import time
+
+    from tiler import api
+    from tiler.small_picture import check_picture, save_picture
+
+    output = check_picture(output, overwrite=overwrite)
+    started = time.monotonic()
+    picture = api.preview(latents, weights=weights, size_px=size_px)
+    save_picture(picture, output)
+    if not quiet:
+        height, width, _ = picture.shape
+        click.echo(f"{output}: {height:,} × {width:,} px in {time.monotonic() - started:.1f} s")
 
 
 @main.command()
@@ -265,13 +291,15 @@ def describe(report: "Report") -> str:
         tiles += f", {report.n_resumed} of them finished before,"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    rows, columns = report.continued_px
+    continued = f"the image was continued by {rows} rows and {columns} columns; " if rows or columns else ""
     replaced = ""
     if report.n_replaced:
         this_run = " by this run" if report.n_resumed else ""
         replaced = f"\n{report.n_replaced:,} values of the input were NaN or Inf and read as 0{this_run}"
     return (
         f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
-        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; "
+        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
         f"peak memory {format_bytes(peak_bytes)}{replaced}"
     )
 

@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from tiler.fingerprint import Fields
 from tiler.finite import NonFinite, Replaced, treat_nonfinite
+from tiler.latent_space import LatentSpace, to_diffusion_space
 from tiler.model import Network
 from tiler.source import Source
 from tiler.sources import Openable, open_latents
@@ -21,9 +22,20 @@ class Latents:
     """
 
     data: Openable
-    """A ``.npy`` file, an 8-bit RGBA PNG, an array or a source; (1, channels, h, w), (channels, h, w) or
-    (h, w, channels) floats, about [-3, 3], as a diffusion pipeline's ``output_type="latent"`` gives them."""
+    """A file (``.npy``, ``.npz``, ``.safetensors``, ``.latent``, ``.pt``, ``.tif``, Zarr, an 8-bit RGBA PNG), an array
+    or a source; (1, channels, h, w), (channels, h, w) or (h, w, channels) floats, about [-3, 3], as a diffusion
+    pipeline's ``output_type="latent"`` gives them."""
     _: KW_ONLY
+    key: str | None = None
+    """Which array of a file of several; not needed where only one can be meant, or one has a usual name."""
+    index: int | None = None
+    """Which of a batch, from 0; not needed for a batch of one."""
+    space: LatentSpace | None = None
+    """"diffusion", what a sampler emits, or "vae"; by default what the file says, else "diffusion"."""
+    scale: float | None = None
+    """Of the way from VAE space, (latents - shift) * scale; by default the model's, where it is known."""
+    shift: float | None = None
+    """Likewise."""
     upscale: int = 1
     """Enlarge them so many times, by bicubic interpolation of each window."""
     wrap: Wrap | None = None
@@ -43,18 +55,32 @@ class Latents:
         fields: Fields = {"upscale": self.upscale, "nonfinite": self.nonfinite}
         return fields | ({} if self.wrap is None else {"wrap": self.wrap})
 
-    def open(self, network: Network, replaced: Replaced | None = None) -> Source:
+    def open(
+        self,
+        network: Network,
+        *,
+        convention: tuple[float, float] | None = None,
+        replaced: Replaced | None = None,
+    ) -> Source:
         """Open them for a decoder; where ends join they go on beyond these, as far as ``margins`` says.
 
         Args:
             network: of the decoder.
+            convention: scale and shift of the model, where they are known.
             replaced: is told which values were NaN or Inf and are read as 0.
 
         Raises:
             InputError: they cannot be used.
             OptionError: what is said of them is out of its range.
         """
-        source = treat_nonfinite(open_latents(self.data, network.channels_in), self.nonfinite, replaced)
+        scale, shift = convention or (None, None if self.scale is None else 0.0)
+        source = to_diffusion_space(
+            open_latents(self.data, network.channels_in, key=self.key, index=self.index),
+            self.space,
+            scale=scale if self.scale is None else self.scale,
+            shift=shift if self.shift is None else self.shift,
+        )
+        source = treat_nonfinite(source, self.nonfinite, replaced)
         if self.wrap is not None:
             # Before they are upscaled: interpolation sees no seam either.
             source = Wrapped(source, find_margins(self.wrap, network.halo, self.upscale))

@@ -115,6 +115,19 @@ memory = _option(
     help="Peak memory to plan for.  [default: half of what is free, 1.5 at most]",
 )
 weights = _option("--weights", metavar="NAME|FILE", callback=_ask_for_weights, help=_WEIGHTS_HELP)
+key = _option("--key", metavar="NAME", help="Which array of a file of several.  [default: the only one, or latents]")
+index = _number("--index", metavar="N", help="Which of a batch, from 0.")
+latent_space = _option(
+    "--latent-space",
+    "space",
+    type=click.Choice(["diffusion", "vae"]),
+    help="Of the latents: what a sampler emits, or what the VAE takes.  [default: what the file says, or diffusion]",
+)
+latent_scale = _option(
+    "--latent-scale", "scale", metavar="X", type=float, help="From VAE space: (latents - shift) * scale.  [the model's]"
+)
+latent_shift = _option("--latent-shift", "shift", metavar="X", type=float, help="Likewise.  [the model's, or 0]")
+preview_size = _number("--size", "size_px", metavar="PX", default=512, help="Longest side of the preview, at most.")
 upscale = _number("--upscale", metavar="N", default=1, help="Enlarge the latents N times first (bicubic).")
 nonfinite = _option(
     "--nonfinite",
@@ -186,7 +199,17 @@ PATH = click.Path(path_type=Path)
 latents = _group(
     "latents",
     _make_latents,
-    {"latents": click.argument("latents", type=PATH), "upscale": upscale, "wrap": wrap, "nonfinite": nonfinite},
+    {
+        "latents": click.argument("latents", type=PATH),
+        "key": key,
+        "index": index,
+        "space": latent_space,
+        "scale": latent_scale,
+        "shift": latent_shift,
+        "upscale": upscale,
+        "wrap": wrap,
+        "nonfinite": nonfinite,
+    },
 )
 output = _group(
     "output",

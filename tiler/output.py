@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from tiler.errors import OptionError
 from tiler.fingerprint import Fields
-from tiler.npy_sink import NpySink, count_bytes
+from tiler.npy_sink import NpySink
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
 from tiler.sink import Sink
+from tiler.strided_sink import count_bytes
 from tiler.tiff_sink import TiffSink, count_most_bytes
 from tiler.tile_codec import Compression, TileCodec
 
@@ -55,13 +55,11 @@ class Npy:
         """Return what tiles must be multiples of by default, px."""
         return 512
 
-    def plan(
-        self, plan: Plan, *, overwrite: bool, dtype: DTypeLike = np.uint8, channels_first: bool = False
-    ) -> PlannedFile:
+    def plan(self, plan: Plan, *, overwrite: bool) -> PlannedFile:
         """Return the file that holds the output of a plan."""
         path, shape = Path(self.path), plan.output_shape
-        open_sink = partial(NpySink, path, shape, dtype, channels_first=channels_first, overwrite=overwrite)
-        most_bytes = count_bytes(shape, dtype) + 1000
+        open_sink = partial(NpySink, path, shape, np.uint8, overwrite=overwrite)
+        most_bytes = count_bytes(shape, np.uint8) + 1000
         return PlannedFile(path, overwrite, lambda reopen: open_sink(reopen=reopen), most_bytes, 1, {"kind": ".npy"})
 
 

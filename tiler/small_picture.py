@@ -1,0 +1,114 @@
+"""A small picture of large latents: they are averaged down and decoded whole.
+
+What the decoder makes of averaged latents is close to the reduced image, at a tiny part of the work.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler import files
+from tiler.errors import OptionError
+from tiler.sink import check_output
+from tiler.source import Source
+from tiler.window import Span, Window
+
+PART_ROWS, PART_COLUMNS = 256, 2048
+"""What is read of the latents at a time: 8 MB of four channels."""
+PICTURE_KINDS = (".png", ".jpg", ".jpeg", ".webp")
+"""What ``save_picture`` writes."""
+
+
+def choose_size(shape: tuple[int, int, int], size_px: int, scale: int) -> tuple[int, int]:
+    """Return (height, width) of latents that decode to at most ``size_px`` on the longer side, never enlarged.
+
+    Raises:
+        OptionError: not even one latent fits.
+    """
+    if size_px < scale:
+        raise OptionError(f"Too small for a preview: size={size_px} px. Use {scale} or more.")
+    height, width, _ = shape
+    factor = min(1.0, size_px // scale / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def average_down(source: Source, height: int, width: int) -> NDArray[np.float32]:
+    """Return a source reduced to ``height`` × ``width``, each value the mean of the area that it stands for.
+
+    It is read once, a part at a time.
+
+    Args:
+        source: as large or larger.
+        height: rows of the result.
+        width: columns of the result.
+
+    Returns:
+        (height, width, channels) float32.
+    """
+    full_height, full_width, channels = source.shape
+    total = np.zeros((height, width, channels))
+    for rows in cut(full_height, PART_ROWS):
+        row_shares, first_row = share_out(rows, full_height, height)
+        for columns in cut(full_width, PART_COLUMNS):
+            column_shares, first_column = share_out(columns, full_width, width)
+            part = source.read(Window(rows, columns))
+            # What is NaN, or becomes infinite here, is for the engine to find.
+            with np.errstate(over="ignore", invalid="ignore"):
+                reduced = np.einsum("ir,rcn,jc->ijn", row_shares, part, column_shares, optimize=True)
+                total[first_row : first_row + len(row_shares), first_column : first_column + len(column_shares)] += (
+                    reduced
+                )
+    return total.astype(np.float32)
+
+
+def cut(size: int, length: int) -> list[Span]:
+    """Return [0, size) in spans of ``length``, the last one less."""
+    return [Span(start, min(start + length, size)) for start in range(0, size, length)]
+
+
+def share_out(span: Span, size: int, n_means: int) -> tuple[NDArray[np.float64], int]:
+    """Return how much each position of ``span`` counts in each mean of an axis, and the first mean that it touches.
+
+    Args:
+        span: positions of the axis.
+        size: of the axis.
+        n_means: how many means the axis becomes.
+
+    Returns:
+        (means touched, positions), and the number of the first of these means.
+    """
+    first = span.start * n_means // size
+    last = (span.stop * n_means - 1) // size
+    edges = np.arange(first, last + 2) * (size / n_means)
+    positions = np.arange(span.start, span.stop)
+    covered = np.minimum(edges[1:, None], positions + 1) - np.maximum(edges[:-1, None], positions)
+    return np.clip(covered, 0, 1) * (n_means / size), first
+
+
+def check_picture(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Refuse a picture that could not be written, before any work is done.
+
+    Raises:
+        OptionError: its name has another ending.
+        OutputExistsError: it exists and ``overwrite`` is false.
+        InputError: there is no such folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PICTURE_KINDS:
+        raise OptionError(f"No such kind of preview: path={path}. The name must end in {', '.join(PICTURE_KINDS)}.")
+    check_output(path, overwrite=overwrite)
+    return path
+
+
+def save_picture(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write (height, width, 3) pixels; the final name never exists half-written."""
+    from PIL import Image
+
+    part = path.with_name(f"{path.name}.part{path.suffix}")
+    try:
+        Image.fromarray(pixels).save(part)
+        files.replace(part, path)
+    finally:
+        files.remove(part)
