@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import FrameType
@@ -23,6 +24,7 @@ from click.testing import CliRunner
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+import fuzz_latents
 import fuzz_npy
 import fuzz_png
 import fuzz_weights
@@ -161,7 +163,34 @@ def check_command_line(random: Random, outcome: str, words: list[str]) -> None:
         assert result.stdout == ""
 
 
+def judge_latents(random: Random, path: Path, kind: str) -> str:
+    content, done = fuzz_latents.make_latents(random, kind)
+    path.write_bytes(content)
+    key, index = ("z", random.randint(0, 1)) if kind != "tiff" else (None, None)
+
+    def read() -> np.ndarray:
+        array = fuzz_latents.read_latents(content, kind, "z")
+        if array.ndim == 3:
+            array = array[None]
+        if array.ndim != 4 or (index or 0) >= len(array) or array.shape[1] != 4 or array.dtype.kind != "f":
+            raise ValueError(f"no such map: {array.shape}")
+        with np.errstate(all="ignore"):
+            return array[index or 0].transpose(1, 2, 0).astype(np.float32)
+
+    def open_it() -> np.ndarray:
+        return read_windows(random, open_latents(path, 4, key=key, index=index))
+
+    if kind == "tiff":
+        # tifffile reads more than we do, and makes up what is missing: it is asked about good files alone.
+        return judge(done, path, open_it, read if done == "none" else open_it)
+    outcome = judge(done, path, open_it, read)
+    options = ["--key", key, "--index", str(index)]
+    check_command_line(random, outcome, ["decode", str(path), "out.npy", "--weights", "photo", *options])
+    return outcome
+
+
 KINDS = {"npy": judge_npy, "png": judge_png, "weights": judge_weights}
+KINDS |= {kind: partial(judge_latents, kind=kind) for kind in fuzz_latents.WRITERS}
 
 
 def run(kind: str, start: int, stop: int) -> dict:

@@ -12,6 +12,7 @@ import pytest
 
 RUN = Path(__file__).with_name("fuzz_run.py")
 LARGE_START = 1_000_000
+SOME = [("npy", 1200), ("png", 1200), ("weights", 150), ("npz", 400), ("tensors", 400), ("tiff", 300)]
 
 
 def run(kind, start, n_inputs):
@@ -28,12 +29,12 @@ def run(kind, start, n_inputs):
     assert report["outcomes"]["refused"] > 0.3 * n_inputs
 
 
-@pytest.mark.parametrize(("kind", "n_inputs"), [("npy", 1200), ("png", 1200), ("weights", 150)])
+@pytest.mark.parametrize(("kind", "n_inputs"), SOME)
 def test_mutated_files_are_refused_or_read_right(kind, n_inputs):
     run(kind, 0, n_inputs)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "n_inputs"), [("npy", 9_000), ("png", 9_000), ("weights", 4_000)])
+@pytest.mark.parametrize(("kind", "n_inputs"), [(kind, n_inputs * 10) for kind, n_inputs in SOME])
 def test_many_mutated_files_are_refused_or_read_right(kind, n_inputs):
     run(kind, LARGE_START, n_inputs)

@@ -9,6 +9,7 @@ import io
 import logging
 import math
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,10 @@ NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE, ZSTD = 1, 5, 7, 8, 32773, 32946
 """Compressions."""
 RGB, YCBCR = 2, 6
 """Photometric interpretations."""
+PAGE_LIMIT = 4096
+"""Most pages of a file; a circle of them has no end."""
+TAG_LIMIT = 1000
+"""Most tags of a page; microscopes write up to 100."""
 T = TypeVar("T")
 STRIP_BYTES = 2**20
 """What uncompressed strips that lie one behind the other are cut into, about."""
@@ -204,6 +209,28 @@ def describe_page(page: Any, size: int) -> Segments | None:
     return cut_strips(segments)
 
 
+def check_directories(descriptor: int) -> None:
+    """Go along the list of pages before tifffile does, which spends minutes on what is none.
+
+    Raises:
+        ValueError: there are too many pages, or too many tags in one.
+        struct.error: the file ends before the list does.
+    """
+    start = os.pread(descriptor, 16, 0)
+    order, big = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
+    count, tag_bytes, place = (order + "Q", 20, order + "Q") if big else (order + "H", 12, order + "I")
+    (position,) = struct.unpack_from(place, start, 8 if big else 4)
+    for _ in range(PAGE_LIMIT):
+        (n_tags,) = struct.unpack(count, os.pread(descriptor, struct.calcsize(count), position))
+        if not 0 < n_tags <= TAG_LIMIT:
+            raise ValueError(f"a page of {n_tags} tags")
+        end = position + struct.calcsize(count) + n_tags * tag_bytes
+        (position,) = struct.unpack(place, os.pread(descriptor, struct.calcsize(place), end))
+        if not position:
+            return
+    raise ValueError(f"more than {PAGE_LIMIT} pages")
+
+
 def check_segments(segments: Segments, size: int) -> None:
     """Refuse segments that are missing, lie outside of a file of ``size`` bytes, or are far larger than they take.
 
@@ -296,8 +323,10 @@ def _read(path: Path, read: Callable[[Any, int], T]) -> T:
     from tifffile import TiffFile
 
     try:
-        with os.fdopen(open_regular_file(path), "rb") as file, TiffFile(file, name=path.name) as tiff:
-            return read(tiff, os.fstat(file.fileno()).st_size)
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            check_directories(file.fileno())
+            with TiffFile(file, name=path.name) as tiff:
+                return read(tiff, os.fstat(file.fileno()).st_size)
     except InputError:
         raise
     except Exception as error:  # tifffile raises a dozen kinds for a damaged file.
