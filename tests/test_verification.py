@@ -118,6 +118,7 @@ def test_upscaled_latents_are_verified_as_they_were_decoded(tmp_path, plain_mode
     assert not tiler.verify(tmp_path / "a.tif", source.data, weights="photo").ok
 
 
+@pytest.mark.filterwarnings("ignore:The latents look like VAE space")
 @pytest.mark.parametrize("compression", ["deflate", "none", "jpeg"])
 @pytest.mark.parametrize("quality", [1, 30, 90, 100])
 def test_a_good_file_of_any_size_and_content_passes(tmp_path, stand_in, compression, quality):
