@@ -1,38 +1,27 @@
-"""Checkpoints: the names that tensors have in files, and only here.
+"""Checkpoints: the weights of a network, found in a file of any layout by names and shapes, never by the file's name.
 
-Two layouts are known, told apart by their names. ``k`` is a position in the layer table:
-
-========= ================================= ==============================
-layout    decoder                           encoder
-========= ================================= ==============================
-upstream  ``{k}.weight``                    ``{k}.weight``
-          ``{k}.conv.{i}.weight`` (block)   ``{k}.conv.{i}.weight``
-diffusers ``decoder.layers.{k-1}.…``        ``encoder.layers.{k}.…``
-========= ================================= ==============================
-
-(diffusers has no Clamp layer in its decoder, hence ``k-1``; one file holds both parts.) Kernels are stored
-(n_out, n_in, height, width). Tensors are matched strictly: none missing, none left over, every shape right.
+Tensors are matched strictly: none missing, none left over, every shape right. See ``layouts.py`` for the names.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
-from taesd_core.layers import KERNEL, Place, convolutions
+from taesd_core import h5_file, torch_file
+from taesd_core.families import FAMILIES
+from taesd_core.layouts import Layout, Slot, find_layout, list_slots
+from taesd_core.layouts import Part as Part
 from taesd_core.network import Network
-from taesd_core.safetensors_file import SafetensorsError, SafetensorsFile, show
-from taesd_core.tensors import ConvolutionTensors, Tensors
-
-Part = Literal["decoder", "encoder"]
-Shape = tuple[int, ...]
-_DIFFUSERS_PREFIX: dict[Part, str] = {"decoder": "decoder.layers.", "encoder": "encoder.layers."}
+from taesd_core.safetensors_file import SafetensorsFile
+from taesd_core.tensor_file import TensorFile, TensorFileError, show
+from taesd_core.tensors import ConvolutionTensors, Float32, Tensors
 
 
 class CheckpointError(ValueError):
-    """A file does not hold the weights that were asked for."""
+    """A file does not hold the weights that were asked for, or there is no such file."""
 
 
 @dataclass(frozen=True)
@@ -44,94 +33,152 @@ class Checkpoint:
     tensors: Tensors
     """One entry per convolution, in order of execution."""
     layout: str
-    """"upstream" or "diffusers"."""
+    """One of ``layouts.LAYOUTS``."""
     sha256: str
     """Of the file."""
+    family: str
+    """One of ``families.FAMILIES``."""
+    part: Part
+    """Which part it is."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return self.network.channels_in if self.part == "decoder" else self.network.channels_out
+
+
+@dataclass(frozen=True)
+class _Match:
+    """What a file would be, and what speaks against it."""
+
+    family: str
+    network: Network
+    names: dict[Slot, str]
+    n_fitting: int
+    """Tensors that are there in the right shape."""
+    problem: str | None
+    """The first thing that is wrong, in words."""
 
 
 def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
-    """Load the weights of ``part`` from a ``.safetensors`` file.
+    """Load the weights of ``part`` from a file of any layout.
+
+    Args:
+        path: a ``.safetensors``, ``.pth``, ``.weights.h5`` or ``.h5`` file; its name does not matter.
+        part: "decoder" or "encoder".
 
     Raises:
-        CheckpointError: the file is no safetensors file, or a tensor is missing, left over or misshapen.
+        CheckpointError: the file is none of these, or a tensor is missing, left over or misshapen.
         OSError: the file cannot be read.
     """
     path = Path(path)
     try:
-        file = SafetensorsFile(path)
-        shapes = {name: entry.shape for name, entry in file.entries.items()}
-        layout, network = _recognise(path, part, shapes)
-        tensors = []
-        for place in convolutions(network.layers):
-            name = _name(place, part, layout)
-            kernel = file.read(name + ".weight").transpose(2, 3, 1, 0)
-            tensors.append(ConvolutionTensors(kernel, file.read(name + ".bias") if place.convolution.bias else None))
+        file = _open(path)
+        layout = find_layout(file.kind, file.shapes)
+        match = _recognise(path, file, layout, part)
+        values = {slot: _to_keras(file.read(name), slot, layout) for slot, name in match.names.items()}
         sha256 = file.sha256()
-    except SafetensorsError as error:
-        raise CheckpointError(_explain(path, error)) from error
-    for place, each in zip(convolutions(network.layers), tensors, strict=True):
-        if not all(np.isfinite(values).all() for values in each if values is not None):
-            name = _name(place, part, layout)
-            raise CheckpointError(f"Weights hold NaN or Inf: weights={path}, layer={name}. Download the file again.")
-    return Checkpoint(network, tuple(tensors), layout, sha256)
+    except TensorFileError as error:
+        raise CheckpointError(f"Not a readable file of weights: weights={path} ({error}). {error.advice}") from error
+    for slot, name in match.names.items():
+        if not np.isfinite(values[slot]).all():
+            layer = name.rpartition(".")[0] or name
+            raise CheckpointError(f"Weights hold NaN or Inf: weights={path}, layer={layer}. Download the file again.")
+    return Checkpoint(match.network, _assemble(values), layout.name, sha256, match.family, part)
 
 
-def _explain(path: Path, error: SafetensorsError) -> str:
+def load_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, ...]:
+    """Load every part that a file holds: one, or two.
+
+    Raises:
+        CheckpointError: it holds neither; the message is about the part that it comes closer to.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        file = _open(path)
+    except TensorFileError:
+        return (load_checkpoint(path, "decoder"),)
+    layout = find_layout(file.kind, file.shapes)
+    matches: dict[Part, _Match] = {part: _match(file, layout, part) for part in get_args(Part)}
+    found = [part for part, match in matches.items() if match.problem is None or _has(file, layout, part)]
+    closest = max(matches, key=lambda part: matches[part].n_fitting)
+    return tuple(load_checkpoint(path, part) for part in found or [closest])
+
+
+def _open(path: Path) -> TensorFile:
     with path.open("rb") as file:
-        start = file.read(4)
-    # What torch.save writes: a zip archive around a pickle, and formerly a pickle alone.
-    if start == b"PK\x03\x04" or start[:1] == b"\x80":
-        return (
-            f"A pickle, not a safetensors file: weights={path}. It could run code and is never loaded. "
-            "Convert it once: "
-            'safetensors.torch.save_file(torch.load("weights.pth", weights_only=True), "weights.safetensors").'
-        )
-    return f"Not a readable safetensors file: weights={path} ({error}). Download it again, or convert it."
+        start = file.read(8)
+    if start == h5_file.START:
+        return h5_file.H5File(path)
+    if start.startswith(torch_file.STARTS):
+        return torch_file.TorchFile(path)
+    return SafetensorsFile(path)
 
 
-def _recognise(path: Path, part: Part, shapes: dict[str, Shape]) -> tuple[str, Network]:
-    """Return the layout and the network, or say what does not fit."""
-    layout = "diffusers" if any(name.startswith(tuple(_DIFFUSERS_PREFIX.values())) for name in shapes) else "upstream"
-    network, problem = _match(shapes, part, layout)
-    if problem is None:
-        return layout, network
+def _recognise(path: Path, file: TensorFile, layout: Layout, part: Part) -> _Match:
+    """Return how a file holds a part, or say what does not fit."""
+    match = _match(file, layout, part)
+    if match.problem is None:
+        return match
+    problem = match.problem
     other: Part = "encoder" if part == "decoder" else "decoder"
-    if _match(shapes, other, layout)[1] is None:
+    if _match(file, layout, other, layout.prefixes[part]).problem is None:
         problem = f"it holds the {other}"
+        if layout.is_combined:
+            problem += f" under the {part}'s names: the two were swapped"
+    elif layout.is_combined and not _has(file, layout, part):
+        problem = f"it holds the {other} alone"
     raise CheckpointError(f"Not the weights of a TAESD {part}: weights={path}, {problem}. Name a file of the {part}.")
 
 
-def _match(shapes: dict[str, Shape], part: Part, layout: str) -> tuple[Network, str | None]:
-    """Return the network that the tensors suggest, and the first thing that speaks against it."""
-    make_network = Network.decoder if part == "decoder" else Network.encoder
-    # The latent's side of the network tells the channels: first convolution of a decoder, last of an encoder.
-    places = list(convolutions(make_network(4).layers))
-    place, axis = (places[0], 1) if part == "decoder" else (places[-1], 0)
-    latent_kernel = shapes.get(_name(place, part, layout) + ".weight", ())
-    network = make_network(max(latent_kernel[axis], 1) if len(latent_kernel) == 4 else 4)
-
-    expected: dict[str, Shape] = {}
-    for place in convolutions(network.layers):
-        name, convolution = _name(place, part, layout), place.convolution
-        expected[name + ".weight"] = (convolution.n_out, convolution.n_in, KERNEL, KERNEL)
-        if convolution.bias:
-            expected[name + ".bias"] = (convolution.n_out,)
-    others = _DIFFUSERS_PREFIX["encoder" if part == "decoder" else "decoder"]
-    for name, shape in expected.items():
-        if name not in shapes:
-            return network, f"tensor {name} is missing"
-        if shapes[name] != shape:
-            return network, f"tensor {name} has shape {show(str(shapes[name]))} instead of {shape}"
-    for name in shapes:
-        if name not in expected and not (layout == "diffusers" and name.startswith(others)):
-            return network, f"tensor {show(name)} is left over"
-    return network, None
+def _has(file: TensorFile, layout: Layout, part: Part) -> bool:
+    """Tell whether a combined file has anything of a part."""
+    return layout.is_combined and any(name.startswith(layout.prefixes[part]) for name in file.shapes)
 
 
-def _name(place: Place, part: Part, layout: str) -> str:
-    """Return what a convolution is called in a layout, without ``.weight`` or ``.bias``."""
-    prefix, position = "", place.position
-    if layout == "diffusers":
-        prefix = _DIFFUSERS_PREFIX[part]
-        position -= part == "decoder"
-    return f"{prefix}{position}" if place.inner is None else f"{prefix}{position}.conv.{place.inner}"
+def _match(file: TensorFile, layout: Layout, part: Part, prefix: str | None = None) -> _Match:
+    """Return the network that the tensors suggest."""
+    matches = [_match_family(file, layout, part, family, prefix) for family in FAMILIES]
+    return max(matches, key=lambda match: (match.problem is None, match.n_fitting))
+
+
+def _match_family(file: TensorFile, layout: Layout, part: Part, family: str, prefix: str | None) -> _Match:
+    """Compare the tensors of a file with those that a family's network takes."""
+    make_layers = getattr(FAMILIES[family], part)
+    # The latent's side of the network tells the channels: first kernel of a decoder, last of an encoder.
+    slots = list(list_slots(make_layers(4)))
+    kernels = [number for number, slot in enumerate(slots) if slot.kind == "kernel"]
+    number = kernels[0 if part == "decoder" else -1]
+    latent_shape = file.shapes.get(layout.names(slots, part, file.shapes, prefix)[number], ())
+    axis = slots[number].shape_in(layout).index(4)
+    channels = max(latent_shape[axis], 1) if len(latent_shape) == 4 else 4
+    network = Network(make_layers(channels))
+
+    slots = list(list_slots(network.layers))
+    names = layout.names(slots, part, file.shapes, prefix)
+    problems, n_fitting = [], 0
+    for slot, name in zip(slots, names, strict=True):
+        expected, shape = slot.shape_in(layout), file.shapes.get(name)
+        if shape is None:
+            problems.append(f"tensor {name} is missing")
+        elif shape != expected:
+            problems.append(f"tensor {show(name)} has shape {show(str(shape))} instead of {expected}")
+        else:
+            n_fitting += 1
+    others = layout.left_over(names, file.shapes, prefix or layout.prefixes[part])
+    problems += [f"tensor {show(name)} is left over" for name in others]
+    return _Match(family, network, dict(zip(slots, names, strict=True)), n_fitting, next(iter(problems), None))
+
+
+def _to_keras(values: Float32, slot: Slot, layout: Layout) -> Float32:
+    """Return a tensor in Keras' order of axes."""
+    return values.transpose(2, 3, 1, 0) if slot.kind == "kernel" and not layout.keras_axes else values
+
+
+def _assemble(values: dict[Slot, Float32]) -> Tensors:
+    """Return the tensors of each convolution."""
+    by_place: dict[tuple[int, str], dict[str, Float32]] = {}
+    for slot, array in values.items():
+        by_place.setdefault((slot.position, slot.inner), {})[slot.kind] = array
+    return tuple(ConvolutionTensors(each["kernel"], each.get("bias")) for each in by_place.values())

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LIMIT_BYTES = 2**27
-"""Largest file that is read; TAESD and its kin take 2 to 30 MB."""
+from taesd_core.tensor_file import LIMIT_BYTES, Kind, TensorFileError, show
 
 HEADER_LIMIT_BYTES = 2**20
 """Longest header that is parsed; TAESD's takes 8 kB, 15 kB with both parts."""
@@ -38,7 +37,7 @@ FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """The number types that ``read`` takes; BF16 is the upper half of F32."""
 
 
-class SafetensorsError(ValueError):
+class SafetensorsError(TensorFileError):
     """A file is no whole safetensors file, or a tensor of it cannot be used."""
 
 
@@ -62,7 +61,7 @@ class Entry:
 
 
 class SafetensorsFile:
-    """An open file; it is closed with the object.
+    """A ``TensorFile``, open; it is closed with the object.
 
     Args:
         path: the file.
@@ -71,6 +70,8 @@ class SafetensorsFile:
         SafetensorsError: it is larger than 128 MiB, or no whole safetensors file.
         OSError: it cannot be opened or read.
     """
+
+    kind: Kind = "safetensors"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
@@ -83,6 +84,8 @@ class SafetensorsFile:
             raise SafetensorsError(f"too large: size={status.st_size} bytes, limit={LIMIT_BYTES} bytes")
         self.entries, self._start = read_header(self._descriptor)
         """What there is, by name."""
+        self.shapes = {name: entry.shape for name, entry in self.entries.items()}
+        """The shape of each tensor, by name."""
 
     def read(self, name: str) -> NDArray[np.float32]:
         """Return a tensor of floats; float64 beyond the range of float32 becomes infinite.
@@ -168,11 +171,6 @@ def parse_header(text: bytes, n_bytes: int) -> dict[str, Entry]:
     if end != n_bytes:
         raise SafetensorsError(f"the tensors take {end} bytes, but {n_bytes} bytes follow the header")
     return entries
-
-
-def show(name: str) -> str:
-    """Return a name that comes from a file as it may be printed: short, and without line ends or escapes."""
-    return name if name.isprintable() and len(name) <= 60 else ascii(name)[:60]
 
 
 def _parse_entry(name: str, fields: Any) -> Entry:

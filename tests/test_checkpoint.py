@@ -1,6 +1,7 @@
 import json
 import pickle
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,15 +195,20 @@ class Bomb:
         return Path.touch, (self.marker,)
 
 
+@pytest.mark.parametrize("has_torch", [True, False], ids=["with PyTorch", "without"])
 @pytest.mark.parametrize("kind", ["pickle", "zip", "old zip"])
-def test_a_pickle_is_never_run_and_how_to_convert_it_is_said(tmp_path, kind):
+def test_a_pickle_is_never_run(tmp_path, monkeypatch, kind, has_torch):
+    torch = pytest.importorskip("torch")
     path, bomb = tmp_path / "weights.pth", Bomb(tmp_path / "it ran")
     if kind == "pickle":
         path.write_bytes(pickle.dumps(bomb))
     else:
-        torch = pytest.importorskip("torch")
         torch.save(bomb, path, _use_new_zipfile_serialization=kind == "zip")
-    with pytest.raises(CheckpointError, match=r"never loaded.*weights_only=True") as caught:
+    if not has_torch:
+        monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        CheckpointError, match="never loaded" if has_torch else r"Install PyTorch.*weights_only=True"
+    ) as caught:
         load_checkpoint(path, "decoder")
     assert "\n" not in str(caught.value)
     assert not bomb.marker.exists()

@@ -1,0 +1,193 @@
+"""Layouts: what tensors are called in files, and only here.
+
+``k`` is a position in the layer table; what stands inside a layer is called ``conv.{i}`` there.
+
+========= ================================= ================================= =======================
+layout    decoder                           encoder                           kernels
+========= ================================= ================================= =======================
+upstream  ``{k}.weight``                    ``{k}.weight``                    n_out, n_in, rows, cols
+          ``{k}.conv.{i}.weight`` (block)   ``{k}.conv.{i}.weight``
+diffusers ``decoder.layers.{k-1}.…``        ``encoder.layers.{k}.…``          likewise
+comfyui   ``taesd_decoder.{k}.…``           ``taesd_encoder.{k}.…``           likewise
+keras-3   ``layers/conv2d_7/vars/0``, by the number of each layer             rows, cols, n_in, n_out
+keras-2   whatever the layers are called, by their order                      likewise
+========= ================================= ================================= =======================
+
+diffusers has no Clamp layer in its decoder, hence ``k-1``. One file of diffusers or ComfyUI can hold both parts;
+ComfyUI's has the scale and shift of its latents besides.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+from taesd_core.layers import KERNEL, Layers, convolutions
+from taesd_core.tensor_file import Kind, Shape
+
+Part = Literal["decoder", "encoder"]
+Shapes = Mapping[str, Shape]
+
+
+class Slot(NamedTuple):
+    """One tensor that a network takes."""
+
+    position: int
+    """Of its layer in the layer table."""
+    inner: str
+    """Where it stands inside of the layer, such as ``conv.0``; empty where the layer is all there is."""
+    kind: Literal["kernel", "bias"]
+    """What it is."""
+    shape: Shape
+    """In Keras' order of axes."""
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is the weight of its layer, not the bias."""
+        return self.kind == "kernel"
+
+    @property
+    def name(self) -> str:
+        """What it is called behind a layout's prefix and position."""
+        return f"{self.inner}{'.' * bool(self.inner)}{'weight' if self.is_weight else 'bias'}"
+
+    def shape_in(self, layout: "Layout") -> Shape:
+        """Return its shape in a file."""
+        if self.kind == "kernel" and not layout.keras_axes:
+            rows, columns, n_in, n_out = self.shape
+            return (n_out, n_in, rows, columns)
+        return self.shape
+
+
+def list_slots(layers: Layers) -> Iterator[Slot]:
+    """Yield every tensor that a network takes, in order of execution."""
+    for position, inner, convolution in convolutions(layers):
+        name = "" if inner is None else f"conv.{inner}"
+        yield Slot(position, name, "kernel", (KERNEL, KERNEL, convolution.n_in, convolution.n_out))
+        if convolution.bias:
+            yield Slot(position, name, "bias", (convolution.n_out,))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to name tensors: a prefix and the position."""
+
+    name: str
+    """What it is called."""
+    prefixes: dict[Part, str] = field(default_factory=lambda: {"decoder": "", "encoder": ""})
+    """In front of the position, by part."""
+    decoder_shift: int = 0
+    """What is subtracted from a decoder's position."""
+    extras: frozenset[str] = frozenset()
+    """Other tensors that may be there, none of them of the network."""
+    keras_axes = False
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether one file can hold both parts."""
+        return bool(self.prefixes["decoder"])
+
+    def names(self, slots: Sequence[Slot], part: Part, found: Shapes, prefix: str | None = None) -> list[str]:
+        """Return what each tensor of a part is called.
+
+        Args:
+            slots: the tensors.
+            part: whose they are.
+            found: the tensors in a file.
+            prefix: instead of the part's own.
+        """
+        prefix = self.prefixes[part] if prefix is None else prefix
+        shift = self.decoder_shift if part == "decoder" else 0
+        return [f"{prefix}{slot.position - shift}.{slot.name}" for slot in slots]
+
+    def left_over(self, expected: Iterable[str], found: Iterable[str], prefix: str) -> list[str]:
+        """Return the names in a file that are neither expected behind a prefix nor behind the one of the other part."""
+        others = tuple(other for other in self.prefixes.values() if other != prefix)
+        allowed = self.extras.union(expected)
+        return [name for name in found if name not in allowed and not name.startswith(others)]
+
+
+@dataclass(frozen=True)
+class KerasLayout(Layout):
+    """A way to find tensors: by the order of their layers, which have numbers instead of positions."""
+
+    keras_axes = True
+
+    def names(self, slots: Sequence[Slot], part: Part, found: Shapes, prefix: str | None = None) -> list[str]:
+        """Return what each tensor is called; an invented name where there is none for it."""
+        layers = _FileLayers(found)
+        names: list[str] = []
+        for position, of_position in groupby(slots, key=lambda slot: slot.position):
+            places = [list(place) for _, place in groupby(of_position, key=lambda slot: slot.inner)]
+            inside = layers.plain if not places[0][0].inner else layers.next_nested(len(places))
+            for place in places:
+                layer = _take(inside, found, place[0].shape)
+                names += [
+                    layer[number] if number < len(layer) else f"{position}.{slot.name} (by its order)"
+                    for number, slot in enumerate(place)
+                ]
+        return names
+
+
+NAMED_LAYOUTS = (
+    Layout("diffusers", {"decoder": "decoder.layers.", "encoder": "encoder.layers."}, decoder_shift=1),
+    Layout(
+        "comfyui",
+        {"decoder": "taesd_decoder.", "encoder": "taesd_encoder."},
+        extras=frozenset({"vae_scale", "vae_shift"}),
+    ),
+)
+UPSTREAM = Layout("upstream")
+LAYOUTS = {each.name: each for each in (UPSTREAM, *NAMED_LAYOUTS, KerasLayout("keras-3"), KerasLayout("keras-2"))}
+"""Every layout by its name."""
+
+
+def find_layout(kind: Kind, names: Iterable[str]) -> Layout:
+    """Return the layout of a file, judged by the names in it."""
+    if kind in LAYOUTS:
+        return LAYOUTS[kind]
+    names = list(names)
+    for layout in NAMED_LAYOUTS:
+        if any(name.startswith(tuple(layout.prefixes.values())) for name in names):
+            return layout
+    return UPSTREAM
+
+
+class _FileLayers:
+    """The tensors of a file by Keras, grouped by layer.
+
+    Keras 3 numbers the layers of each class for themselves: the convolutions among the layers of the model, the
+    blocks, and the convolutions inside of a block. Where no layer has layers inside, all are in one row, as they
+    always are for Keras 2.
+    """
+
+    def __init__(self, found: Shapes) -> None:
+        self.plain: list[list[str]] = []
+        self._nested: dict[str, list[list[str]]] = {}
+        is_keras_3 = all("/vars/" in name for name in found)
+        for layer, of_layer in groupby(found, key=_layer_of):
+            path = layer.split("/")
+            # layers/conv2d, but layers/block/conv/layers/conv2d
+            nested = is_keras_3 and len(path) > 2
+            (self._nested.setdefault(path[1], []) if nested else self.plain).append(list(of_layer))
+        self._is_flat = not self._nested
+
+    def next_nested(self, n_layers: int) -> list[list[str]]:
+        """Return the layers inside of the next layer that has so many."""
+        if self._is_flat:
+            return self.plain
+        name = next((name for name, inside in self._nested.items() if len(inside) == n_layers), None)
+        return [] if name is None else self._nested.pop(name)
+
+
+def _take(layers: list[list[str]], found: Shapes, shape: Shape) -> list[str]:
+    """Remove and return the next layer whose first tensor has this shape, or else so many axes."""
+    for fits in (lambda each: each == shape, lambda each: len(each) == len(shape)):
+        for number, layer in enumerate(layers):
+            if fits(found[layer[0]]):
+                return layers.pop(number)
+    return []
+
+
+def _layer_of(name: str) -> str:
+    return name.partition("/vars/")[0] if "/vars/" in name else name.rpartition("/")[0]
