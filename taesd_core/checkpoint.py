@@ -4,6 +4,7 @@ Tensors are matched strictly: none missing, none left over, every shape right. S
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -12,7 +13,8 @@ import numpy as np
 
 from taesd_core import h5_file, torch_file
 from taesd_core.families import FAMILIES
-from taesd_core.layouts import Layout, Slot, find_layout, list_slots
+from taesd_core.layers import Layers, convolutions
+from taesd_core.layouts import LAYOUTS, Layout, Slot, find_layout, list_slots
 from taesd_core.layouts import Part as Part
 from taesd_core.network import Network
 from taesd_core.safetensors_file import SafetensorsFile
@@ -45,6 +47,11 @@ class Checkpoint:
     def channels(self) -> int:
         """Channels of the latents."""
         return self.network.channels_in if self.part == "decoder" else self.network.channels_out
+
+    @property
+    def arrays(self) -> list[Float32]:
+        """All tensors, in order of execution."""
+        return [values for each in self.tensors for values in each if values is not None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,9 @@ def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
         if not np.isfinite(values[slot]).all():
             layer = name.rpartition(".")[0] or name
             raise CheckpointError(f"Weights hold NaN or Inf: weights={path}, layer={layer}. Download the file again.")
-    return Checkpoint(match.network, _assemble(values), layout.name, sha256, match.family, part)
+    return Checkpoint(
+        match.network, _assemble(match.network.layers, iter(values.values())), layout.name, sha256, match.family, part
+    )
 
 
 def load_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, ...]:
@@ -171,14 +180,27 @@ def _match_family(file: TensorFile, layout: Layout, part: Part, family: str, pre
     return _Match(family, network, dict(zip(slots, names, strict=True)), n_fitting, next(iter(problems), None))
 
 
+def name_tensors(checkpoint: Checkpoint, layout: str) -> dict[str, Float32]:
+    """Return the tensors of a checkpoint by their names in a layout, axes and all."""
+    as_named = LAYOUTS[layout]
+    slots = list(list_slots(checkpoint.network.layers))
+    names = as_named.names(slots, checkpoint.part, {})
+    return {
+        name: values
+        if as_named.keras_axes or slot.kind != "kernel"
+        else np.ascontiguousarray(values.transpose(3, 2, 0, 1))
+        for name, slot, values in zip(names, slots, checkpoint.arrays, strict=True)
+    }
+
+
 def _to_keras(values: Float32, slot: Slot, layout: Layout) -> Float32:
     """Return a tensor in Keras' order of axes."""
     return values.transpose(2, 3, 1, 0) if slot.kind == "kernel" and not layout.keras_axes else values
 
 
-def _assemble(values: dict[Slot, Float32]) -> Tensors:
-    """Return the tensors of each convolution."""
-    by_place: dict[tuple[int, str], dict[str, Float32]] = {}
-    for slot, array in values.items():
-        by_place.setdefault((slot.position, slot.inner), {})[slot.kind] = array
-    return tuple(ConvolutionTensors(each["kernel"], each.get("bias")) for each in by_place.values())
+def _assemble(layers: Layers, values: Iterator[Float32]) -> Tensors:
+    """Return the tensors of each convolution, given in order of execution."""
+    return tuple(
+        ConvolutionTensors(next(values), next(values) if place.convolution.bias else None)
+        for place in convolutions(layers)
+    )

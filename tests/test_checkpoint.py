@@ -226,4 +226,4 @@ def test_what_is_no_file_of_weights_is_said(tmp_path):
 def test_an_unknown_name_names_the_ways():
     with pytest.raises(CheckpointError, match=r"weights=sdxl.*safetensors.*photo"):
         find_weights("sdxl", "decoder")
-    assert set(VARIANTS) == {"photo"}
+    assert {"taesd", "taesdxl", "taesd3", "taef1", "taef2", "taesana", "photo"} == set(VARIANTS)

@@ -84,7 +84,7 @@ def decode(
     latents: Openable | Latents,
     output: PathLike | OutputFile,
     *,
-    weights: PathLike,
+    weights: PathLike | None = None,
     region: Region | None = None,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
@@ -103,7 +103,8 @@ def decode(
         latents: a file, an array or a source; ``Latents`` says how it is to be read.
         output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF) or ``.npy`` (height, width, 3) uint8;
             ``Tiff`` says what a TIFF is to be like.
-        weights: the decoder, a ``.safetensors`` file or a name such as "photo".
+        weights: the decoder: a file, or a name such as "taesd" or "photo" (``tiler weights list``), whose file is
+            fetched if need be. By default what the environment variable TAESD_TILER_WEIGHTS names.
         region: (x, y, width, height) of the part of the image to decode, px from its top left corner; it gets the
             pixels that it has in the whole. By default the whole.
         tile_size_px: side of a tile in px of the image; a multiple of 8 and of the TIFF's own tiles. By default the
@@ -143,7 +144,7 @@ def decode(
         check_samples(verify)
         if precision != "float32":
             raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
-    path = find_checkpoint(weights, "decoder")
+    path = find_checkpoint(weights, "decoder", latents)
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
     source = latents.open(checkpoint.network, replaced=replaced)
@@ -174,7 +175,7 @@ def verify(
     output: PathLike,
     latents: Openable | Latents,
     *,
-    weights: PathLike,
+    weights: PathLike | None = None,
     region: Region | None = None,
     samples: Samples = 8,
     seed: int = 0,
@@ -213,8 +214,9 @@ def verify(
     check_kind(path)
     check_samples(samples)
     os.close(open_regular_file(path))
-    checkpoint = find_checkpoint(weights, "decoder")
-    latents, network = Latents.of(latents), read_checkpoint(checkpoint, "decoder").network
+    latents = Latents.of(latents)
+    checkpoint = find_checkpoint(weights, "decoder", latents)
+    network = read_checkpoint(checkpoint, "decoder").network
     source = latents.open(network)
     # In a single tile: all that is asked of this plan is where the file's pixels lie.
     whole_px = max(source.shape[:2]) * network.scale_out
@@ -226,7 +228,7 @@ def encode(
     image: Openable,
     latents: PathLike,
     *,
-    weights: PathLike,
+    weights: PathLike | None = None,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
@@ -247,7 +249,7 @@ def encode(
             (height, width, 3), uint8 or floats in [0, 1].
         latents: the file to write, ``.npy`` or ``.safetensors`` (key "latents"): (1, channels, h, w) float32 as
             diffusion pipelines have them; or ``.png``, RGBA with 8 bits of each of four channels.
-        weights: the encoder, a ``.safetensors`` file or a name such as "photo".
+        weights: the encoder, a file or a name, as for ``decode``.
         tile_size_px: side of a tile in px of the image, a multiple of 8; chosen as for ``decode`` by default.
         memory_bytes: as for ``decode``.
         workers: threads that read and write while one tile is encoded.
@@ -296,7 +298,11 @@ def encode(
 
 
 def decode_lazily(
-    latents: Openable | Latents, *, weights: PathLike, region: Region | None = None, tile_size_px: int | None = None
+    latents: Openable | Latents,
+    *,
+    weights: PathLike | None = None,
+    region: Region | None = None,
+    tile_size_px: int | None = None,
 ) -> "dask.array.Array":
     """Return the decoded image as a dask array, a chunk per tile; nothing is decoded until it is computed.
 
@@ -315,9 +321,9 @@ def decode_lazily(
     """
     import dask.array
 
-    checkpoint = find_checkpoint(weights, "decoder")
-    network = read_checkpoint(checkpoint, "decoder").network
     latents = Latents.of(latents)
+    checkpoint = find_checkpoint(weights, "decoder", latents)
+    network = read_checkpoint(checkpoint, "decoder").network
     source = latents.open(network)
     plan = _make_plan(source, network, None, tile_size_px, **_find_area(latents, network, region))
 
@@ -339,7 +345,7 @@ def decode_lazily(
     )
 
 
-def preview(latents: Openable | Latents, *, weights: PathLike, size_px: int = 512) -> NDArray[np.uint8]:
+def preview(latents: Openable | Latents, *, weights: PathLike | None = None, size_px: int = 512) -> NDArray[np.uint8]:
     """Return a small picture of latents: averaged down and decoded whole, in a fraction of a second once loaded.
 
     It serves the progress callback of a diffusion pipeline; see ``examples/preview_callback.py``.

@@ -9,6 +9,7 @@ import click
 
 from tiler import options
 from tiler.failures import Group
+from tiler.weights_cli import weights
 
 if TYPE_CHECKING:
     from tiler.api import Report
@@ -67,7 +68,7 @@ def main(context: click.Context, debug: bool) -> None:
 def decode(
     latents: "Latents",
     output: "OutputFile",
-    weights: str,
+    weights: str | None,
     region: "Region | None",
     resources: dict[str, Any],
     precision: Any,
@@ -84,12 +85,14 @@ def decode(
     (a pyramidal BigTIFF) or .npy.
     """
     from tiler import api
+    from tiler.models import find_checkpoint
     from tiler.profile import Profile
     from tiler.progress import show_progress
 
     if dry_run:
-        click.echo(api.plan_decode(latents, output, weights=weights, region=region, **resources).summary())
-        _check_output(Path(output.path), conduct, latents=latents.data, weights=weights)
+        found = find_checkpoint(weights, "decoder", latents)
+        click.echo(api.plan_decode(latents, output, weights=found, region=region, **resources).summary())
+        _check_output(Path(output.path), conduct, latents=latents.data, weights=found)
         return
     seconds = Profile() if profile else None
     with show_progress("Decoding", quiet=quiet) as progress:
@@ -124,7 +127,7 @@ def decode(
 def verify(
     output: Path,
     latents: "Latents",
-    weights: str,
+    weights: str | None,
     region: "Region | None",
     samples: Any,
     seed: int,
@@ -167,7 +170,7 @@ def verify(
 def encode(
     image: Path,
     latents: Path,
-    weights: str,
+    weights: str | None,
     resources: dict[str, Any],
     precision: Any,
     nonfinite: Any,
@@ -182,12 +185,14 @@ def encode(
     multiples of 8 px are continued by the last row and column.
     """
     from tiler import api
+    from tiler.models import find_checkpoint
     from tiler.profile import Profile
     from tiler.progress import show_progress
 
     if dry_run:
-        click.echo(api.plan_encode(image, latents, weights=weights, **resources).summary())
-        _check_output(latents, conduct, image=image, weights=weights)
+        found = find_checkpoint(weights, "encoder")
+        click.echo(api.plan_encode(image, latents, weights=found, **resources).summary())
+        _check_output(latents, conduct, image=image, weights=found)
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
@@ -215,7 +220,7 @@ def encode(
 @options.preview_size
 @options.overwrite
 @options.quiet
-def preview(latents: "Latents", output: Path, weights: str, size_px: int, overwrite: bool, quiet: bool) -> None:
+def preview(latents: "Latents", output: Path, weights: str | None, size_px: int, overwrite: bool, quiet: bool) -> None:
     """Decode LATENTS averaged down to the small picture OUTPUT: .png, .jpg or .webp.
 
     It takes about a second, after the seconds in which TensorFlow loads.
@@ -275,6 +280,9 @@ def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
         f"Look at {output} with QuPath, vipsdisp or another viewer of pyramidal TIFF; GIMP opens it as well.\n"
         "The weights were photo, this project's own: they do not fit the latents of Stable Diffusion."
     )
+
+
+main.add_command(weights)
 
 
 def describe(report: "Report") -> str:

@@ -1,7 +1,9 @@
 """Latents, and how they are read: what is said about them before they are opened."""
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 
+from tiler.errors import InputError
 from tiler.fingerprint import Fields
 from tiler.finite import NonFinite, Replaced, treat_nonfinite
 from tiler.latent_space import LatentSpace, to_diffusion_space
@@ -54,6 +56,18 @@ class Latents:
         """What is said of them, by names that people know."""
         fields: Fields = {"upscale": self.upscale, "nonfinite": self.nonfinite}
         return fields | ({} if self.wrap is None else {"wrap": self.wrap})
+
+    def find_channels(self, candidates: Iterable[int]) -> tuple[int, ...]:
+        """Return how many channels they can have, of some numbers; none where they cannot be opened."""
+
+        def fits(channels: int) -> bool:
+            try:
+                open_latents(self.data, channels, key=self.key, index=self.index)
+            except InputError:
+                return False
+            return True
+
+        return tuple(channels for channels in candidates if fits(channels))
 
     def open(
         self,

@@ -10,8 +10,9 @@ import numpy as np
 from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
 from taesd_core.load import load_window_model, quiet_start
 from taesd_core.network import Network
-from taesd_core.variants import find_weights
+from taesd_core.variants import PUBLISHED_CHANNELS, NoWeightsError, find_weights
 from tiler.errors import InputError, OptionError
+from tiler.latents import Latents
 from tiler.model import Model
 from tiler.window_check import Reference
 
@@ -19,14 +20,23 @@ PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
-def find_checkpoint(weights: PathLike, part: Part) -> Path:
-    """Return the file of weights that a name or a path means.
+def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | None = None) -> Path:
+    """Return the file of weights that a name or a path means, or the environment where nothing was named.
+
+    Args:
+        weights: the name or the path.
+        part: "decoder" or "encoder".
+        latents: what they are for; if nothing was named, the channels tell which weights fit.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file, or it cannot be fetched.
+        OptionError: nothing was named, and the environment does not tell which to take.
     """
+    channels = latents.find_channels(PUBLISHED_CHANNELS) if weights is None and latents is not None else ()
     try:
-        return find_weights(weights, part)
+        return find_weights(weights, part, channels)
+    except NoWeightsError as error:
+        raise OptionError(str(error)) from error
     except CheckpointError as error:
         raise InputError(str(error)) from error
 

@@ -13,18 +13,10 @@ import click
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 _WEIGHTS_HELP = (
-    'A .safetensors file of TAESD weights, or the name "photo": weights of this project\'s own, for a trial. '
-    "photo is not Stable Diffusion compatible: it decodes only what it has encoded.  [required]"
+    'A file of TAESD weights (.safetensors, .pth, .h5), or a name such as "taesd": see tiler weights list. "photo" are '
+    "weights of this project's own, for a trial; photo is not Stable Diffusion compatible: it decodes only what it has "
+    "encoded.  [default: what the variable TAESD_TILER_WEIGHTS names, a file or a folder]"
 )
-
-
-def _ask_for_weights(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is None and not context.resilient_parsing:
-        raise click.UsageError(
-            "Missing option --weights: name a .safetensors file of TAESD weights, or, for a trial, use "
-            "--weights photo (weights of this project's own; not Stable Diffusion compatible)."
-        )
-    return value
 
 
 def _read_samples(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
@@ -114,7 +106,7 @@ memory = _option(
     callback=_parse_memory,
     help="Peak memory to plan for.  [default: half of what is free, 1.5 at most]",
 )
-weights = _option("--weights", metavar="NAME|FILE", callback=_ask_for_weights, help=_WEIGHTS_HELP)
+weights = _option("--weights", metavar="NAME|FILE", help=_WEIGHTS_HELP)
 key = _option("--key", metavar="NAME", help="Which array of a file of several.  [default: the only one, or latents]")
 index = _number("--index", metavar="N", help="Which of a batch, from 0.")
 latent_space = _option(

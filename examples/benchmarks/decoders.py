@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from measure import Worker, available_cores
 from taesd_core.checkpoint import Checkpoint, load_checkpoint
-from taesd_core.layers import Block, Clamp, Convolution, Relu, Upsample
 from taesd_core.variants import find_weights
 from tiler.model import Ends, Network
 from tiler.sink import Sink
@@ -233,9 +232,9 @@ def set_up_onnxruntime(path: Path, weights: str) -> Decode:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(available_cores())
     session = onnxruntime.InferenceSession(
-        build_onnx(load_decoder(weights), latents.shape), options, providers=["CPUExecutionProvider"]
+        build_onnx(weights, latents.shape), options, providers=["CPUExecutionProvider"]
     )
-    return lambda: session.run(None, {"latents": latents})[0]
+    return lambda: session.run(None, {"latents": latents})[0][0]
 
 
 def set_up_openvino(path: Path, weights: str) -> Decode:
@@ -245,7 +244,7 @@ def set_up_openvino(path: Path, weights: str) -> Decode:
 
     latents = _read_planes(path, weights)
     core = openvino.Core()
-    model = core.read_model(build_onnx(load_decoder(weights), latents.shape))
+    model = core.read_model(build_onnx(weights, latents.shape))
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": len(available_cores()),
@@ -253,60 +252,14 @@ def set_up_openvino(path: Path, weights: str) -> Decode:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     request = core.compile_model(model, "CPU", options).create_infer_request()
-    return lambda: request.infer([latents])[0].copy()
+    return lambda: request.infer([latents])[0][0].copy()
 
 
-def build_onnx(checkpoint: Checkpoint, shape: tuple[int, ...]) -> bytes:
-    """Return the plain whole-image decoder as an ONNX model from (1, channels, h, w) to (8h, 8w, 3) uint8."""
-    from onnx import TensorProto, helper, numpy_helper
+def build_onnx(weights: str, shape: tuple[int, ...]) -> bytes:
+    """Return the plain whole-image decoder as an ONNX model from (1, channels, h, w) to (1, 8h, 8w, 3) uint8."""
+    from taesd_core.onnx_model import build_onnx_model
 
-    nodes, constants = [], []
-    tensors = iter(checkpoint.tensors)
-
-    def constant(values: Any) -> str:
-        name = f"constant{len(constants)}"
-        constants.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
-        return name
-
-    def add(operator: str, *inputs: str, **attributes: Any) -> str:
-        name = f"map{len(nodes)}"
-        nodes.append(helper.make_node(operator, inputs, [name], **attributes))
-        return name
-
-    def convolve(x: str) -> str:
-        kernel, bias = next(tensors)
-        inputs = [x, constant(kernel.transpose(3, 2, 0, 1))]
-        if bias is not None:
-            inputs.append(constant(bias))
-        return add("Conv", *inputs, pads=[1, 1, 1, 1])
-
-    x = "latents"
-    for layer in checkpoint.network.layers:
-        if isinstance(layer, Clamp):
-            x = add("Mul", add("Tanh", add("Mul", x, constant(1 / 3))), constant(3))
-        elif isinstance(layer, Relu):
-            x = add("Relu", x)
-        elif isinstance(layer, Upsample):
-            how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-            x = add("Resize", x, "", constant([1, 1, 2, 2]), **how)
-        elif isinstance(layer, Convolution):
-            x = convolve(x)
-        elif isinstance(layer, Block):
-            inner = add("Relu", convolve(add("Relu", convolve(x))))
-            x = add("Relu", add("Add", convolve(inner), x))
-    x = add("Round", add("Mul", add("Clip", x, constant(0), constant(1)), constant(255)))
-    x = add("Transpose", add("Cast", x, to=TensorProto.UINT8), perm=[0, 2, 3, 1])
-    constants.append(numpy_helper.from_array(np.array([0]), "batch"))
-    nodes.append(helper.make_node("Squeeze", [x, "batch"], ["pixels"]))
-    graph = helper.make_graph(
-        nodes,
-        "decoder",
-        [helper.make_tensor_value_info("latents", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, (shape[2] * 8, shape[3] * 8, 3))],
-        constants,
-    )
-    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
-    return model.SerializeToString()
+    return build_onnx_model(load_decoder(weights), output="uint8", size=(shape[2], shape[3])).SerializeToString()
 
 
 def _read_planes(path: Path, weights: str) -> NDArray[np.float32]:
