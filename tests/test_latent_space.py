@@ -71,3 +71,15 @@ def test_the_fingerprint_tells_latents_scale_and_shift():
 def test_infinite_values_are_left_for_the_engine_to_find():
     source = Converted(ArraySource(np.full((1, 1, 1), 3e38, np.float32), 1), scale=10, shift=-1)
     assert np.isinf(source.read(Window.whole(1, 1))).all()
+
+
+def test_a_variant_by_its_name_knows_the_way_from_vae_space(monkeypatch):
+    from tiler.models import find_convention
+
+    monkeypatch.delenv("TAESD_TILER_WEIGHTS", raising=False)
+    assert find_convention("taesdxl") == (0.13025, 0.0)
+    assert find_convention("taef1") == (0.3611, 0.1159)
+    assert find_convention("photo") is None
+    assert find_convention(None) is None
+    monkeypatch.setenv("TAESD_TILER_WEIGHTS", "taesd3")
+    assert find_convention(None) == (1.5305, 0.0609)

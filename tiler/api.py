@@ -30,6 +30,7 @@ from tiler.models import (
     Precision,
     check_precision,
     find_checkpoint,
+    find_convention,
     find_network,
     load_model,
     load_reference,
@@ -147,7 +148,7 @@ def decode(
     path = find_checkpoint(weights, "decoder", latents)
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
-    source = latents.open(checkpoint.network, replaced=replaced)
+    source = latents.open(checkpoint.network, convention=find_convention(weights), replaced=replaced)
     area = _find_area(latents, checkpoint.network, region)
     if tile_size_px is None and resume:
         tile_size_px = _find_begun_tile(file, checkpoint.network)
@@ -217,7 +218,7 @@ def verify(
     latents = Latents.of(latents)
     checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
-    source = latents.open(network)
+    source = latents.open(network, convention=find_convention(weights))
     # In a single tile: all that is asked of this plan is where the file's pixels lie.
     whole_px = max(source.shape[:2]) * network.scale_out
     place = _make_plan(source, network, None, whole_px, **_find_area(latents, network, region)).place
@@ -324,7 +325,7 @@ def decode_lazily(
     latents = Latents.of(latents)
     checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
-    source = latents.open(network)
+    source = latents.open(network, convention=find_convention(weights))
     plan = _make_plan(source, network, None, tile_size_px, **_find_area(latents, network, region))
 
     def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -366,9 +367,10 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
         >>> import tiler
         >>> picture = tiler.preview(latents, weights="taesd_decoder.safetensors")  # doctest: +SKIP
     """
-    checkpoint = find_checkpoint(weights, "decoder")
+    latents = Latents.of(latents)
+    checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
-    source = Latents.of(latents).open(network)
+    source = latents.open(network, convention=find_convention(weights))
     height, width = choose_size(source.shape, size_px, network.scale_out)
     if (height, width) != source.shape[:2]:
         source = ArraySource(average_down(source, height, width), network.channels_in)
@@ -399,7 +401,8 @@ def plan_decode(
     network = find_network(weights, "decoder", channels)
     latents = Latents.of(latents)
     area = _find_area(latents, network, region)
-    plan = _make_plan(latents.open(network), network, file, tile_size_px, memory_bytes, workers, **area)
+    source = latents.open(network, convention=find_convention(weights))
+    plan = _make_plan(source, network, file, tile_size_px, memory_bytes, workers, **area)
     if file is not None:
         file.plan(plan, overwrite=True)
     return plan

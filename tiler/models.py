@@ -10,7 +10,7 @@ import numpy as np
 from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
 from taesd_core.load import load_window_model, quiet_start
 from taesd_core.network import Network
-from taesd_core.variants import PUBLISHED_CHANNELS, NoWeightsError, find_weights
+from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
 from tiler.errors import InputError, OptionError
 from tiler.latents import Latents
 from tiler.model import Model
@@ -39,6 +39,12 @@ def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | Non
         raise OptionError(str(error)) from error
     except CheckpointError as error:
         raise InputError(str(error)) from error
+
+
+def find_convention(weights: PathLike | None) -> tuple[float, float] | None:
+    """Return scale and shift of a variant's latents against those of the large autoencoder; None where unknown."""
+    variant = VARIANTS.get(os.environ.get(ENVIRONMENT, "") if weights is None else os.fspath(weights))
+    return None if variant is None or variant.scale is None else (variant.scale, variant.shift)
 
 
 def read_checkpoint(path: Path, part: Part) -> Checkpoint:
