@@ -19,7 +19,7 @@ from taesd_core.layouts import Part as Part
 from taesd_core.network import Network
 from taesd_core.safetensors_file import SafetensorsFile
 from taesd_core.tensor_file import TensorFile, TensorFileError, show
-from taesd_core.tensors import ConvolutionTensors, Float32, Tensors
+from taesd_core.tensors import ConvolutionTensors, Float32, NormTensors, Tensors
 
 
 class CheckpointError(ValueError):
@@ -51,7 +51,7 @@ class Checkpoint:
     @property
     def arrays(self) -> list[Float32]:
         """All tensors, in order of execution."""
-        return [values for each in self.tensors for values in each if values is not None]
+        return [values for each in self.tensors for values in each.arrays]
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,10 @@ def _to_keras(values: Float32, slot: Slot, layout: Layout) -> Float32:
 def _assemble(layers: Layers, values: Iterator[Float32]) -> Tensors:
     """Return the tensors of each convolution, given in order of execution."""
     return tuple(
-        ConvolutionTensors(next(values), next(values) if place.convolution.bias else None)
+        ConvolutionTensors(
+            next(values),
+            next(values) if place.convolution.bias else None,
+            NormTensors(next(values), next(values)) if place.convolution.norm_groups else None,
+        )
         for place in convolutions(layers)
     )

@@ -13,7 +13,8 @@ import keras
 from taesd_core.network import STREAMS
 from taesd_core.stage import Borders, StageModel, Tensor
 
-CompiledStage = Callable[[Tensor, Borders], Tensor]
+CompiledStage = Callable[..., Tensor]
+"""``program(x, borders, *norms)``: what ``StageModel.call`` gives."""
 
 
 class Execution(NamedTuple):
@@ -51,7 +52,7 @@ def compile_stage(stage: StageModel, channels: int, dtype: str) -> CompiledStage
         program = _jax_program(stage)
     else:
         raise ValueError(f"No compiled steps for this backend: KERAS_BACKEND={backend}. Use tensorflow or jax.")
-    return lambda x, borders: program(borders)(x)
+    return lambda x, borders, *norms: program(borders)(x, *norms)
 
 
 def keep_float32() -> None:
@@ -70,12 +71,14 @@ def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callabl
     import tensorflow as tf
 
     keep_float32()
-    shape = tf.TensorSpec((1, None, None, channels), dtype)
+    shapes = [tf.TensorSpec((1, None, None, channels), dtype)]
+    shapes += [tf.TensorSpec(shape, "float32") for shape in stage.norm_shapes]
 
     @cache
     def program(borders: Borders) -> Any:
         # The concrete function: its calls need not ask again whether they must trace.
-        return tf.function(lambda x: stage(x, borders=borders), autograph=False).get_concrete_function(shape)
+        run = tf.function(lambda x, *norms: stage(x, norms, borders=borders), autograph=False)
+        return run.get_concrete_function(*shapes)
 
     return program
 
@@ -90,12 +93,12 @@ def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
 
     @cache
     def program(borders: Borders) -> Any:
-        def run(variables: list[Any], x: Tensor) -> Tensor:
-            outputs, _ = stage.stateless_call(variables, [], x, borders=borders)
+        def run(variables: list[Any], x: Tensor, norms: tuple[Tensor, ...]) -> Tensor:
+            outputs, _ = stage.stateless_call(variables, [], x, norms, borders=borders)
             return outputs
 
         compiled = jax.jit(run)
-        return lambda x: compiled(variables, x)
+        return lambda x, *norms: compiled(variables, x, norms)
 
     return program
 

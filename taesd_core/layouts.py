@@ -1,12 +1,13 @@
 """Layouts: what tensors are called in files, and only here.
 
-``k`` is a position in the layer table; what stands inside a layer is called ``conv.{i}`` there.
+``k`` is a position in the layer table; what stands inside a layer is called ``conv.{i}`` or ``pool.{i}`` there.
 
 ========= ================================= ================================= =======================
 layout    decoder                           encoder                           kernels
 ========= ================================= ================================= =======================
 upstream  ``{k}.weight``                    ``{k}.weight``                    n_out, n_in, rows, cols
           ``{k}.conv.{i}.weight`` (block)   ``{k}.conv.{i}.weight``
+          ``{k}.pool.{i}.weight`` (FLUX.2)  ``{k}.pool.{i}.weight``
 diffusers ``decoder.layers.{k-1}.…``        ``encoder.layers.{k}.…``          likewise
 comfyui   ``taesd_decoder.{k}.…``           ``taesd_encoder.{k}.…``           likewise
 keras-3   ``layers/conv2d_7/vars/0``, by the number of each layer             rows, cols, n_in, n_out
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from taesd_core.layers import KERNEL, Layers, convolutions
+from taesd_core.layers import Layers, convolutions
 from taesd_core.tensor_file import Kind, Shape
 
 Part = Literal["decoder", "encoder"]
@@ -36,7 +37,7 @@ class Slot(NamedTuple):
     """Of its layer in the layer table."""
     inner: str
     """Where it stands inside of the layer, such as ``conv.0``; empty where the layer is all there is."""
-    kind: Literal["kernel", "bias"]
+    kind: Literal["kernel", "bias", "scale", "offset"]
     """What it is."""
     shape: Shape
     """In Keras' order of axes."""
@@ -44,7 +45,7 @@ class Slot(NamedTuple):
     @property
     def is_weight(self) -> bool:
         """Whether it is the weight of its layer, not the bias."""
-        return self.kind == "kernel"
+        return self.kind in ("kernel", "scale")
 
     @property
     def name(self) -> str:
@@ -62,10 +63,16 @@ class Slot(NamedTuple):
 def list_slots(layers: Layers) -> Iterator[Slot]:
     """Yield every tensor that a network takes, in order of execution."""
     for position, inner, convolution in convolutions(layers):
-        name = "" if inner is None else f"conv.{inner}"
-        yield Slot(position, name, "kernel", (KERNEL, KERNEL, convolution.n_in, convolution.n_out))
+        name = "" if inner is None else f"{inner[0]}.{inner[1]}"
+        size = convolution.kernel
+        yield Slot(position, name, "kernel", (size, size, convolution.n_in, convolution.n_out))
         if convolution.bias:
             yield Slot(position, name, "bias", (convolution.n_out,))
+        if convolution.norm_groups:
+            assert inner is not None
+            norm = f"{inner[0]}.{inner[1] + 1}"
+            yield Slot(position, norm, "scale", (convolution.n_out,))
+            yield Slot(position, norm, "offset", (convolution.n_out,))
 
 
 @dataclass(frozen=True)

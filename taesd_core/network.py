@@ -1,10 +1,10 @@
 """A network without its weights: what a planner needs to know, in plain integers and without Keras."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from taesd_core.layers import Layers, convolutions, decoder_layers, encoder_layers
+from taesd_core.layers import Block, Layers, convolutions, decoder_layers, encoder_layers
 from taesd_core.pieces import Axis, macs_of_axes, macs_of_whole, peak_bytes_of_window
 from taesd_core.receptive_field import Stage, halo_of, scale_of, stages
 
@@ -41,6 +41,18 @@ class Network:
     def stages(self) -> tuple[Stage, ...]:
         """The layers, grouped by resolution."""
         return stages(self.layers)
+
+    @cached_property
+    def passes(self) -> tuple["Network", ...]:
+        """What must run over the whole input first, one after another: each ends in front of a group norm.
+
+        The moments of its output (see ``moments.py``) are what that norm needs. Most networks have none.
+        """
+        return tuple(
+            replace(self, layers=(*self.layers[:position], layer.pool.convolutions[0]))
+            for position, layer in enumerate(self.layers)
+            if isinstance(layer, Block) and layer.pool is not None
+        )
 
     @cached_property
     def halo(self) -> int:

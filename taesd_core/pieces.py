@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from taesd_core.layers import KERNEL, Block, Convolution, Layers, Upsample, convolutions
+from taesd_core.layers import KERNEL, Block, Convolution, Layers, Pool, Upsample, convolutions
 from taesd_core.receptive_field import (
     Extent,
     Stage,
@@ -108,9 +108,9 @@ def macs_of_whole(layers: Layers, height: int, width: int) -> int:
         if isinstance(layer, Upsample):
             rows, columns = rows * 2, columns * 2
             continue
-        for convolution in convolutions((layer,)):
-            rows, columns = rows // convolution.convolution.stride, columns // convolution.convolution.stride
-            total += KERNEL**2 * convolution.convolution.n_in * convolution.convolution.n_out * rows * columns
+        for _, _, convolution in convolutions((layer,)):
+            rows, columns = rows // convolution.stride, columns // convolution.stride
+            total += convolution.kernel**2 * convolution.n_in * convolution.n_out * rows * columns
     assert (rows, columns) == (height * n_out, width * n_out)
     return total
 
@@ -128,11 +128,13 @@ def peak_bytes_of_window(
             sum(piece.crop.stop - piece.crop.start for piece in pieces) for pieces in (row_pieces, column_pieces)
         )
         behind = rows_behind * columns_behind * places[-1].n_out * value_bytes
-        # In a piece: the input of a block, the maps before and behind a convolution, and what it makes of them.
+        # In a piece: the input of a block, the maps before and behind a convolution, and what it makes of them. A pool
+        # takes as much: its input, and a wide map and what the norm makes of it.
         longest_rows, longest_columns = (
             max(max(piece.counts) for piece in pieces) for pieces in (row_pieces, column_pieces)
         )
-        working = streams * 4 * longest_rows * longest_columns * max(each.n_out for each in places) * value_bytes
+        n_values = max(2 * (each.n_in + each.n_out) for each in places)
+        working = streams * longest_rows * longest_columns * n_values * value_bytes
         # Once all pieces are there, they are joined to one map: a copy.
         peak = max(peak, before + behind + max(working, behind))
         before = behind
@@ -144,7 +146,7 @@ def is_narrow(step: Convolution) -> bool:
 
     Nine times its channels still fill no more than the registers that a 64-channel kernel is made for.
     """
-    return step.stride == 1 and KERNEL**2 * step.n_out <= step.n_in
+    return step.stride == 1 and step.kernel == KERNEL and KERNEL**2 * step.n_out <= step.n_in
 
 
 def _stage_pieces(stage: Stage, extent: Extent, target: Extent, longest: int) -> Iterable[Piece]:
@@ -167,7 +169,7 @@ def _layers_of(step: Step) -> Layers:
 
 def _counts(step: Step, extent: Extent) -> tuple[list[int], Extent]:
     """Return the rows that each convolution of a step computes, and the extent behind it."""
-    if isinstance(step, Block):
+    if isinstance(step, Block | Pool):
         counts = []
         for convolution in step.convolutions:
             extent = forward(convolution, extent)
@@ -185,9 +187,9 @@ def _taps(layers: Layers) -> list[int]:
     """Return the multiply-accumulates per computed position of every convolution, as the exact model runs it."""
     taps, behind_upsample = [], False
     for layer in layers:
-        for place in convolutions((layer,)):
+        for _, _, convolution in convolutions((layer,)):
             # Folded: four phases of a 2x2 kernel at each position.
-            kernel = 4 * 2 * 2 if behind_upsample else KERNEL**2
-            taps.append(kernel * place.convolution.n_in * place.convolution.n_out)
+            kernel = 4 * 2 * 2 if behind_upsample else convolution.kernel**2
+            taps.append(kernel * convolution.n_in * convolution.n_out)
         behind_upsample = isinstance(layer, Upsample)
     return taps

@@ -8,7 +8,8 @@ leads to it; in an encoder one per resolution, each ending with the convolution 
     decoder    conv blocks | up conv blocks | up conv blocks | up conv block conv
     encoder    conv block conv/2 | blocks conv/2 | blocks conv/2 | blocks conv
 
-An upsampling and the convolution behind it are one step here, as they are in the exact model (see ``stage.py``).
+An upsampling and the convolution behind it are one step here, as they are in the exact model (see ``stage.py``); a
+block with a pool is two. A pool with its statistics given sees no neighbours.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 
-from taesd_core.layers import Block, Clamp, Convolution, Layers, Relu, Upsample
+from taesd_core.layers import Block, Clamp, Convolution, Layers, Pool, Relu, Upsample
 
-Step = Clamp | Relu | Block | Convolution | tuple[Upsample, Convolution]
+Step = Clamp | Relu | Pool | Block | Convolution | tuple[Upsample, Convolution]
 Stage = tuple[Step, ...]
 
 
@@ -66,6 +67,9 @@ def stages(layers: Layers) -> tuple[Stage, ...]:
             grouped.append([(Upsample(), layer)])
             behind_upsample = False
         else:
+            if isinstance(layer, Block) and layer.pool is not None:
+                grouped[-1].append(layer.pool)
+                layer = replace(layer, pool=None)
             grouped[-1].append(layer)
             if isinstance(layer, Convolution) and layer.stride > 1:
                 grouped.append([])
@@ -85,7 +89,7 @@ def forward(step: Step, extent: Extent) -> Extent:
         return replace(extent, start=0 if low else 2 * start + 1, stop=2 * stop if high else 2 * stop - 1)
     if isinstance(step, Convolution) and step.stride == 2:
         return replace(extent, start=(start + 1 - low + 1) // 2, stop=stop // 2)
-    margin = _n_convolutions(step)
+    margin = _margin(step)
     return replace(extent, start=start if low else start + margin, stop=stop if high else stop - margin)
 
 
@@ -99,7 +103,7 @@ def backward(step: Step, extent: Extent) -> Extent:
         return Extent((start - 1) // 2, stop // 2 + 1)
     if isinstance(step, Convolution) and step.stride == 2:
         return Extent(2 * start - 1, 2 * stop)
-    margin = _n_convolutions(step)
+    margin = _margin(step)
     return Extent(start - margin, stop + margin)
 
 
@@ -138,7 +142,7 @@ def halo_of(layers: Layers) -> int:
     return -(-max(low, high) // n_in)
 
 
-def _n_convolutions(step: Step) -> int:
+def _margin(step: Step) -> int:
     if isinstance(step, Block):
-        return len(step.convolutions)
-    return 1 if isinstance(step, Convolution) else 0
+        return sum(convolution.margin for convolution in step.convolutions)
+    return step.margin if isinstance(step, Convolution) else 0

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from taesd_core.layers import KERNEL, Block, Clamp, Convolution, Relu
+from taesd_core.layers import KERNEL, Block, Clamp, Convolution, Pool, Relu
+from taesd_core.moments import Moments, moments_of_sums
 from taesd_core.pieces import is_narrow
 from taesd_core.receptive_field import Stage
 from taesd_core.tensors import ConvolutionTensors, Float32
@@ -48,12 +49,17 @@ class StageModel(keras.layers.Layer):
         output: Output | None = None,
         dtype: str = "float32",
     ) -> None:
-        super().__init__(dtype=dtype)
+        # Statistics stay float32 in any precision.
+        super().__init__(dtype=dtype, autocast=False)
         self.output_kind = output
+        self.norm_shapes = [(2, step.groups) for step in stage if isinstance(step, Pool)]
+        """Of the statistics that ``call`` wants."""
         self.steps: list[keras.layers.Layer] = []
         for step in stage:
             if isinstance(step, tuple):
                 self.steps.append(UpsampleConvolution(next(tensors), dtype=dtype))
+            elif isinstance(step, Pool):
+                self.steps.append(PoolModel([next(tensors) for _ in step.convolutions], step.groups, dtype=dtype))
             elif isinstance(step, Block):
                 self.steps.append(BlockModel([next(tensors) for _ in step.convolutions], dtype=dtype))
             elif isinstance(step, Convolution):
@@ -69,10 +75,18 @@ class StageModel(keras.layers.Layer):
         """Channels of the stage's output."""
         return next(step.channels_out for step in reversed(self.steps) if not isinstance(step, Elementwise))
 
-    def call(self, x: Tensor, borders: Borders) -> Tensor:
-        """Return the pixels that the window ``x`` (1, height, width, channels) determines."""
+    def call(self, x: Tensor, norms: tuple[Tensor, ...] = (), *, borders: Borders) -> Tensor:
+        """Return the pixels that the window ``x`` (1, height, width, channels) determines.
+
+        Args:
+            x: the window.
+            norms: for each pool its statistics over the whole map, (2, groups): what is subtracted, and what is
+                divided by.
+            borders: which sides of the window are borders of the image.
+        """
+        statistics = iter(norms)
         for step in self.steps:
-            x = step(x, borders=borders)
+            x = step(x, next(statistics)) if isinstance(step, PoolModel) else step(x, borders=borders)
         if self.output_kind is None:
             return x
         # In float32 whatever the precision before: bfloat16 cannot count to 255.
@@ -98,6 +112,7 @@ class WindowConvolution(keras.layers.Layer):
     def __init__(self, tensors: ConvolutionTensors, *, stride: int = 1, dtype: str = "float32") -> None:
         super().__init__(dtype=dtype)
         self.stride = stride
+        self.sees_neighbours = tensors.kernel.shape[0] > 1
         self.channels_out = tensors.kernel.shape[3]
         self.kernel = self._constant("kernel", tensors.kernel)
         self.bias = None if tensors.bias is None else self._constant("bias", tensors.bias)
@@ -109,7 +124,9 @@ class WindowConvolution(keras.layers.Layer):
 
     def call(self, x: Tensor, borders: Borders) -> Tensor:
         """Return what the window determines: a row less on each side that is no border."""
-        x = ops.conv(pad(x, borders), self.kernel, strides=self.stride, padding="valid")
+        if self.sees_neighbours:
+            x = pad(x, borders)
+        x = ops.conv(x, self.kernel, strides=self.stride, padding="valid")
         return x if self.bias is None else x + self.bias
 
 
@@ -177,6 +194,53 @@ class BlockModel(keras.layers.Layer):
         for convolution in self.convolutions[:-1]:
             x = ops.relu(convolution(x, borders=borders))
         return ops.relu(self.convolutions[-1](x, borders=borders) + residual)
+
+
+class PoolModel(WindowConvolution):
+    """A pool with the statistics of its norm given: the norm is then a factor and an offset for each channel.
+
+    The factor goes into the kernel in front of it, so that no map is larger than it must be.
+    """
+
+    def __init__(self, tensors: list[ConvolutionTensors], groups: int, *, dtype: str) -> None:
+        before, behind = tensors
+        assert before.norm is not None
+        super().__init__(before, dtype=dtype)
+        self.autocast = False
+        self.channels_in_group = self.channels_out // groups
+        self.scale, self.offset = before.norm
+        self.kernel_behind = self._constant("kernel_behind", behind.kernel)
+        self.channels_out = behind.kernel.shape[3]
+
+    def call(self, x: Tensor, norm: Tensor) -> Tensor:
+        """Return ``x`` and what the pool adds to it: no row less on any side.
+
+        Args:
+            x: (1, height, width, channels).
+            norm: (2, groups) float32: what is subtracted, and what is divided by.
+        """
+        mean, deviation = ops.unstack(ops.repeat(norm, self.channels_in_group, axis=1), axis=0)
+        scale = self.scale / deviation
+        kernel = ops.cast(self.kernel, "float32") * scale
+        offset = ops.cast(self.offset - mean * scale, x.dtype)
+        wide = ops.relu(ops.conv(x, ops.cast(kernel, x.dtype), padding="valid") + offset)
+        return x + ops.conv(wide, self.kernel_behind, padding="valid")
+
+
+def moments_of_map(x: Tensor, groups: int) -> Moments:
+    """Return the moments of the groups of channels of a map (1, height, width, channels).
+
+    Sums of float32 run along one row only; the rows are added up in float64.
+    """
+    x = ops.cast(x, "float32")
+    pilot = ops.mean(x, axis=(0, 1, 2))
+    deviations = x - pilot
+    sums, squares = (
+        ops.convert_to_numpy(ops.sum(each, axis=(0, 2))).sum(axis=0, dtype=np.float64)
+        for each in (deviations, ops.square(deviations))
+    )
+    pilot = ops.convert_to_numpy(pilot).astype(np.float64)
+    return moments_of_sums(x.shape[1] * x.shape[2], pilot, sums, squares, groups)
 
 
 def pad(x: Tensor, borders: Borders) -> Tensor:

@@ -1,24 +1,41 @@
 """The exact model: a window and its borders go in, the pixels that the window determines come out."""
 
+import copy
 import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import product
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
 from taesd_core.compile import CompiledStage, choose_execution, compile_stage, is_out_of_memory
+from taesd_core.layers import convolutions
+from taesd_core.moments import Moments
 from taesd_core.network import Network
 from taesd_core.pieces import Piece, axis_pieces
-from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor
+from taesd_core.receptive_field import Stage
+from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor, moments_of_map
 from taesd_core.tensors import Tensors
+
+
+class Program(NamedTuple):
+    """A compiled stage, and what it takes besides a map."""
+
+    run: CompiledStage
+    n_norms: int
+    """Group norms in it, each of which wants its statistics."""
 
 
 class WindowModel:
     """A decoder or an encoder for windows of an image, exact to the last pixel that a window determines.
+
+    One with group norms needs the statistics of the whole input first. ``gather`` gives those of a window; the sum over
+    all windows of a pass goes into ``with_statistics``, and so on until ``network.passes`` are through.
 
     Args:
         network: the layers.
@@ -32,13 +49,11 @@ class WindowModel:
     ) -> None:
         self.network = network
         self.dtype = dtype
-        self._programs = []
-        rest, channels = iter(tensors), network.channels_in
-        for stage in network.stages:
-            last = stage is network.stages[-1]
-            model = StageModel(stage, rest, output=output if last else None, dtype=dtype)
-            self._programs.append(compile_stage(model, channels, dtype))
-            channels = model.channels_out
+        self._statistics: tuple[Moments, ...] = ()
+        self._norms: list[Tensor] = []
+        compiled: dict[tuple[int, Stage], Program] = {}
+        self._programs = _compile(network, tensors, output, dtype, compiled)
+        self._pass_programs = [_compile(each, tensors, None, dtype, compiled) for each in network.passes]
         # A device has one memory, and all cores work on a window.
         self._one_at_a_time = Lock()
         execution = choose_execution()
@@ -59,32 +74,90 @@ class WindowModel:
             The pixels of the window less the network's halo on every side that is no border,
             (height', width', channels') uint8 or float32.
         """
-        network = self.network
-        rows, columns = (
-            axis_pieces(network.layers, (length // network.scale_in, *ends), self._longest_piece)
-            for length, ends in zip(window.shape, borders, strict=False)
-        )
+        with self._device(window):
+            return ops.convert_to_numpy(self._run(self.network, self._programs, window, borders))[0]
+
+    def with_statistics(self, statistics: Sequence[Moments]) -> "WindowModel":
+        """Return the same model with the statistics of the first passes given; it shares programs and memory.
+
+        Args:
+            statistics: for each pass the sum of what ``gather`` gave over the whole input.
+        """
+        model = copy.copy(self)
+        model._statistics = tuple(statistics)
+        model._norms = [ops.convert_to_tensor(each.norm) for each in statistics]
+        return model
+
+    def gather(self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice]) -> Moments:
+        """Return what a window adds to the statistics of the next pass.
+
+        Args:
+            window: as for a call, with the halo of the pass instead of the network's.
+            borders: which of its sides are borders of the image.
+            crop: the rows and columns to count of what the window determines, latent px.
+
+        Raises:
+            MemoryError: the device's memory does not suffice.
+        """
+        number = len(self._statistics)
+        network = self.network.passes[number]
+        groups = list(convolutions(network.layers))[-1].convolution.norm_groups
+        with self._device(window):
+            x = self._run(network, self._pass_programs[number], window, borders)
+            return moments_of_map(x[:, crop[0], crop[1]], groups)
+
+    @contextmanager
+    def _device(self, window: NDArray[np.float32]) -> Iterator[None]:
         try:
             with self._one_at_a_time:
-                x = ops.convert_to_tensor(window[None], self.dtype)
-                for program, row_pieces, column_pieces in zip(self._programs, rows, columns, strict=True):
-                    x = self._run_stage(program, x, row_pieces, column_pieces)
-                return ops.convert_to_numpy(x)[0]
+                yield
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError(f"The device cannot hold this tile: {window.shape[:2]} px.") from error
             raise
 
+    def _run(
+        self, network: Network, programs: list[Program], window: NDArray[np.float32], borders: tuple[Ends, Ends]
+    ) -> Tensor:
+        n_norms = sum(program.n_norms for program in programs)
+        assert n_norms <= len(self._norms), f"{n_norms} norms, but the statistics of {len(self._norms)} passes"
+        norms = iter(self._norms)
+        rows, columns = (
+            axis_pieces(network.layers, (length // network.scale_in, *ends), self._longest_piece)
+            for length, ends in zip(window.shape, borders, strict=False)
+        )
+        x = ops.convert_to_tensor(window[None], self.dtype)
+        for program, row_pieces, column_pieces in zip(programs, rows, columns, strict=True):
+            x = self._run_stage(program, x, [next(norms) for _ in range(program.n_norms)], row_pieces, column_pieces)
+        return x
+
     def _run_stage(
-        self, program: CompiledStage, x: Tensor, rows: tuple[Piece, ...], columns: tuple[Piece, ...]
+        self, program: Program, x: Tensor, norms: list[Tensor], rows: tuple[Piece, ...], columns: tuple[Piece, ...]
     ) -> Tensor:
         def run(piece: tuple[Piece, Piece]) -> Tensor:
             row, column = piece
-            out = program(x[:, row.read, column.read], Borders(row.borders, column.borders))
+            out = program.run(x[:, row.read, column.read], Borders(row.borders, column.borders), *norms)
             return out[:, row.crop, column.crop]
 
         outs = iter(list(self._streams.map(run, product(rows, columns))))
         return _concatenate([_concatenate([next(outs) for _ in columns], axis=2) for _ in rows], axis=1)
+
+
+def _compile(
+    network: Network, tensors: Tensors, output: Output | None, dtype: str, compiled: dict[tuple[int, Stage], Program]
+) -> list[Program]:
+    """Return the programs of the stages of a network; those that are in ``compiled`` already are the same ones."""
+    rest, channels, programs = iter(tensors), network.channels_in, []
+    for number, stage in enumerate(network.stages):
+        last = number == len(network.stages) - 1
+        model = StageModel(stage, rest, output=output if last else None, dtype=dtype)
+        channels_in, channels = channels, model.channels_out
+        program = compiled.get((number, stage))
+        if program is None or last:
+            program = Program(compile_stage(model, channels_in, dtype), len(model.norm_shapes))
+            compiled[number, stage] = program
+        programs.append(program)
+    return programs
 
 
 def _concatenate(parts: list[Tensor], axis: int) -> Tensor:

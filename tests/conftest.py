@@ -8,7 +8,7 @@ import pytest
 
 from taesd_core.layers import convolutions
 from taesd_core.network import Network
-from taesd_core.tensors import ConvolutionTensors, Tensors
+from taesd_core.tensors import ConvolutionTensors, NormTensors, Tensors
 from tiler.plan import Plan
 
 
@@ -17,10 +17,15 @@ def random_tensors(network: Network, seed: int = 0) -> Tensors:
     random = np.random.default_rng(seed)
     tensors = []
     for _, _, convolution in convolutions(network.layers):
-        spread = np.sqrt(1 / (9 * convolution.n_in))
-        kernel = random.normal(0, spread, (3, 3, convolution.n_in, convolution.n_out))
-        bias = random.normal(0, 0.2, convolution.n_out) if convolution.bias else None
-        tensors.append(ConvolutionTensors(kernel.astype(np.float32), None if bias is None else bias.astype(np.float32)))
+        spread = np.sqrt(1 / (convolution.kernel**2 * convolution.n_in))
+        kernel = random.normal(0, spread, (convolution.kernel,) * 2 + (convolution.n_in, convolution.n_out))
+
+        def vector(mean, n_out=convolution.n_out):
+            return random.normal(mean, 0.2, n_out).astype(np.float32)
+
+        bias = vector(0) if convolution.bias else None
+        norm = NormTensors(vector(1), vector(0)) if convolution.norm_groups else None
+        tensors.append(ConvolutionTensors(kernel.astype(np.float32), bias, norm))
     return tuple(tensors)
 
 

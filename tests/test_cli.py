@@ -77,7 +77,7 @@ WORDS = {
     "--file-tile --pyramid --no-pyramid --overwrite --resume --force --verify --dry-run --profile --quiet",
     "encode": "--weights --tile-size --memory --workers --precision --nonfinite --overwrite --resume --force --dry-run "
     "--profile --quiet",
-    "plan": f"{LATENTS} --region --tile-size --memory --workers --file-tile",
+    "plan": f"{LATENTS} --weights --region --tile-size --memory --workers --file-tile",
     "verify": f"{LATENTS} --weights --region --samples --seed --quiet",
     "preview": f"{LATENTS} --weights --size --overwrite --quiet",
     "demo": "--megapixels --overwrite --quiet",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from taesd_core.variants import find_weights
+from tiler.array_source import ArraySource
 from tiler.models import load_reference
 
 pytest.importorskip("jax")
@@ -30,5 +31,5 @@ def test_jax_decodes_to_the_pixels_of_the_whole_image(tmp_path, latents):
     environment = os.environ | {"PYTHONPATH": ROOT, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     subprocess.run(command, check=True, env=environment)
 
-    expected = np.clip(load_reference(find_weights("photo", "decoder"))(source), 0, 1) * 255
+    expected = np.clip(load_reference(find_weights("photo", "decoder"), ArraySource(source, 4))(source), 0, 1) * 255
     assert np.abs(np.load(tmp_path / "image.npy") - expected).max() <= 0.501

@@ -5,13 +5,23 @@ import pytest
 from conftest import random_tensors, run_serially
 
 from taesd_core import window_model
+from taesd_core.families import FAMILIES
 from taesd_core.network import Network
 from taesd_core.pieces import axis_pieces
 from taesd_core.whole_image import build_whole_image_model
 from taesd_core.window_model import WindowModel
+from tiler.array_source import ArraySource
 from tiler.plan import Plan
+from tiler.statistics import prepare_model
 
-NETWORKS = {"decoder": Network.decoder(4), "encoder": Network.encoder(4)}
+NETWORKS = {
+    "decoder": Network.decoder(4),
+    "encoder": Network.encoder(4),
+    "taef2 decoder": Network(FAMILIES["taef2"].decoder(32)),
+    "taef2 encoder": Network(FAMILIES["taef2"].encoder(32)),
+    "taesana decoder": Network(FAMILIES["taesana"].decoder(32)),
+    "taesana encoder": Network(FAMILIES["taesana"].encoder(32)),
+}
 
 
 def count_macs(function, shape):
@@ -45,17 +55,19 @@ def test_count_of_the_tiles_is_that_of_the_keras_model(monkeypatch, part, longes
     counts = []
 
     def compile_and_count(stage, channels, dtype):
-        def program(x, borders):
-            counts.append(count_macs(lambda x: stage(x, borders=borders), x.shape))
-            return stage(x, borders=borders)
+        def program(x, borders, *norms):
+            counts.append(count_macs(lambda x: stage(x, norms, borders=borders), x.shape))
+            return stage(x, norms, borders=borders)
 
         return program
 
     monkeypatch.setattr(window_model, "compile_stage", compile_and_count)
     network = Network(NETWORKS[part].layers, longest_piece)
-    plan = Plan(network, 40, 33, 24)
-    source = np.zeros((40 * network.scale_in, 33 * network.scale_in, network.channels_in), np.float32)
-    run_serially(plan, WindowModel(network, random_tensors(network)), source)
+    monkeypatch.setattr("tiler.plan.PASS_CORE", 30)
+    plan = Plan(network, 5, 4, 3) if "taesana" in part else Plan(network, 40, 33, 24)
+    source = np.zeros((plan.height * network.scale_in, plan.width * network.scale_in, network.channels_in), np.float32)
+    model = WindowModel(network, random_tensors(network))
+    run_serially(plan, prepare_model(model, plan, ArraySource(source, network.channels_in)), source)
     assert plan.macs == sum(counts)
 
 
@@ -69,7 +81,7 @@ def test_tiles_of_1024_px_cost_less_than_the_whole():
 
 
 @pytest.mark.parametrize("part", NETWORKS)
-@pytest.mark.parametrize("axis", [(1, True, True), (20, True, False), (100, False, False), (300, False, True)])
+@pytest.mark.parametrize("axis", [(1, True, True), (21, True, False), (100, False, False), (300, False, True)])
 def test_pieces_are_no_longer_than_allowed_and_keep_every_row_once(part, axis):
     network = Network(NETWORKS[part].layers, 64)
     for stage, pieces in zip(network.stages, axis_pieces(network.layers, axis, 64), strict=True):
@@ -81,3 +93,11 @@ def test_pieces_are_no_longer_than_allowed_and_keep_every_row_once(part, axis):
         assert pieces[-1].borders[1] == axis[2]
         # Only an end of the window can be an end of the image.
         assert not any(piece.borders[0] for piece in pieces if piece.read.start > 0)
+
+
+@pytest.mark.parametrize("core", [32, 64, 128, 1024])
+@pytest.mark.parametrize("size", [1, 60, 130, 1000, 5000])
+def test_statistics_of_flux_2_cost_at_most_4_percent_of_a_decode(size, core):
+    plan = Plan(NETWORKS["taef2 decoder"], size, size, core)
+    assert 0.03 < plan.pass_overhead <= 0.04
+    assert plan.compute_overhead == pytest.approx((plan.macs - plan.pass_macs) / plan._whole_macs + plan.pass_overhead)

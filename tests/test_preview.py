@@ -16,7 +16,8 @@ RANDOM = np.random.default_rng(0)
 @settings(max_examples=40, deadline=None, database=None)
 @given(st.data())
 def test_means_are_those_of_pillow(data):
-    height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    # Two rows of two channels would be taken for channels first.
+    height, width = data.draw(st.integers(1, 40).filter(lambda size: size != 2)), data.draw(st.integers(1, 40))
     small = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
     values = RANDOM.normal(size=(height, width, 2)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from taesd_core.families import FAMILIES
 from taesd_core.layers import convolutions
 from taesd_core.network import Network
 from taesd_core.receptive_field import Extent, backward_through, forward_through
@@ -10,8 +11,13 @@ from taesd_core.tensors import ConvolutionTensors
 from taesd_core.whole_image import build_whole_image_model
 from taesd_core.window_model import WindowModel
 
-NETWORKS = [Network.decoder(4), Network.encoder(4)]
-IDS = ["decoder", "encoder"]
+NETWORKS = [
+    Network.decoder(4),
+    Network.encoder(4),
+    Network(FAMILIES["taesana"].decoder(32)),
+    Network(FAMILIES["taesana"].encoder(32)),
+]
+IDS = ["decoder", "encoder", "taesana decoder", "taesana encoder"]
 
 
 def positive_tensors(network):
@@ -36,9 +42,9 @@ def positive(request):
         keras.config.set_floatx("float32")
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=IDS)
-def test_halo_is_19_latents(network):
-    assert network.halo == 19
+@pytest.mark.parametrize(("network", "halo"), list(zip(NETWORKS, (19, 19, 20, 19), strict=True)), ids=IDS)
+def test_halo_is_19_or_20_latents(network, halo):
+    assert network.halo == halo
 
 
 def test_margins_before_the_three_upsamplings_are_9_7_and_3():
@@ -73,12 +79,13 @@ def test_one_latent_less_of_context_changes_pixels(positive):
     if network.scale_in > 1:
         pytest.skip("the decoder's impulse is enough")
     core = 24
-    x = np.zeros((1, 48, 9, network.channels_in))
+    x = np.zeros((1, 48, 72 // network.scale_out, network.channels_in))
     x[0, core - network.halo] = 1
-    whole = np.asarray(model(x))[0, core * 8 : core * 8 + 8]
+    scale = network.scale_out
+    whole = np.asarray(model(x))[0, core * scale : (core + 1) * scale]
     assert whole.any()
     for margin, same in ((network.halo, True), (network.halo - 1, False)):
-        window = np.asarray(model(x[:, core - margin :]))[0, margin * 8 : margin * 8 + 8]
+        window = np.asarray(model(x[:, core - margin :]))[0, margin * scale : (margin + 1) * scale]
         # The zeros around the window stand for nothing lit beyond it.
         assert bool(window.any()) is same
 

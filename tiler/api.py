@@ -45,6 +45,7 @@ from tiler.sink import check_apart, check_output
 from tiler.small_picture import average_down, choose_size
 from tiler.source import Source
 from tiler.sources import Openable, open_image
+from tiler.statistics import PreparedModel, prepare_model
 from tiler.tile_size import STEP_PX, choose_tile_px
 from tiler.upscale import Upscaled
 from tiler.verification import Samples, Verification, check_samples, verify_image
@@ -328,8 +329,10 @@ def decode_lazily(
     source = latents.open(network, convention=find_convention(weights))
     plan = _make_plan(source, network, None, tile_size_px, **_find_area(latents, network, region))
 
+    model = PreparedModel(partial(load_model, checkpoint, "decoder"), plan, source)
+
     def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
-        return run_tile(plan.tile(*block_id[:2]), source, load_model(checkpoint, "decoder"))
+        return run_tile(plan.tile(*block_id[:2]), source, model)
 
     chunks = (
         tuple(len(each.core) for each in plan.rows),
@@ -375,7 +378,7 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     if (height, width) != source.shape[:2]:
         source = ArraySource(average_down(source, height, width), network.channels_in)
     plan = Plan(network, height, width, max(height, width))
-    return run_tile(plan.tile(0, 0), source, load_model(checkpoint, "decoder"))
+    return run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
 
 
 def plan_decode(
@@ -464,7 +467,7 @@ def _verify_file(
     except DamagedImageError as error:
         return Verification(path, (str(error),))
     network = read_checkpoint(checkpoint, "decoder").network
-    load = partial(load_reference, checkpoint)
+    load = partial(load_reference, checkpoint, source)
     try:
         return verify_image(
             path, image, source, network, load, place=place, samples=samples, seed=seed, progress=progress

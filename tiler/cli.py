@@ -242,15 +242,22 @@ def preview(latents: "Latents", output: Path, weights: str | None, size_px: int,
 @main.command()
 @options.latents
 @options.region
+@options.plan_weights
 @options.resources
 @options.file_tile
-def plan(latents: "Latents", region: "Region | None", resources: dict[str, Any], file_tile_px: int | None) -> None:
+def plan(
+    latents: "Latents",
+    region: "Region | None",
+    weights: str | None,
+    resources: dict[str, Any],
+    file_tile_px: int | None,
+) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
     from tiler import api
     from tiler.output import Tiff
 
     output = Tiff("image.tif", file_tile_px=file_tile_px)
-    click.echo(api.plan_decode(latents, output, region=region, **resources).summary())
+    click.echo(api.plan_decode(latents, output, weights=weights, region=region, **resources).summary())
 
 
 @main.command()

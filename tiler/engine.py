@@ -1,5 +1,7 @@
 """One tile: read its window, run the model, keep the core."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Event, Lock
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError, NonFiniteError, TileError, TilerError
-from tiler.model import Ends, Model
+from tiler.model import Ends, GatheringModel, Model, Moments
 from tiler.plan import Tile
 from tiler.profile import Profile
 from tiler.source import Source
@@ -23,18 +25,47 @@ def run_tile(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
         InputError: the window holds NaN or Inf.
         TileError: anything else went wrong; the cause is chained.
     """
-    try:
+    with _naming(tile):
         return _run(tile, source, model)
+
+
+def gather_tile(tile: Tile, source: Source, model: GatheringModel) -> Moments:
+    """Return what a tile adds to the statistics of the pass that it belongs to.
+
+    Raises:
+        InputError: the window holds NaN or Inf.
+        TileError: anything else went wrong; the cause is chained.
+    """
+    with _naming(tile):
+        return _gather(tile, source, model)
+
+
+@contextmanager
+def _naming(tile: Tile) -> Iterator[None]:
+    try:
+        yield
     except TilerError:
         raise
     except Exception as error:
         raise TileError(f"Tile {tile.row}, {tile.column} failed ({tile.read}): {error}") from error
 
 
+def _gather(tile: Tile, source: Source, model: GatheringModel) -> Moments:
+    try:
+        return model.gather(_read_window(tile, source), tile.borders, tile.crop.slices)
+    except MemoryError:
+        quarters = tile.quarters()
+        if len(quarters) == 1:
+            raise
+    first, *others = (_gather(quarter, source, model) for quarter in quarters)
+    for each in others:
+        first = first + each
+    return first
+
+
 def _run(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
     try:
-        window = source.read(tile.read)
-        _check_window(window, tile)
+        window = _read_window(tile, source)
         pixels = model(window, tile.borders)[tile.crop.slices]
     except MemoryError:
         quarters = tile.quarters()
@@ -59,14 +90,15 @@ def _run(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
     return whole
 
 
-def _check_window(window: NDArray[np.float32], tile: Tile) -> None:
+def _read_window(tile: Tile, source: Source) -> NDArray[np.float32]:
+    window = source.read(tile.read)
     if window.shape[:2] != tile.read.shape or window.dtype != np.float32:
         raise InputError(
             f"The source gave another window than it was asked for: shape={window.shape}, dtype={window.dtype}, "
             f"asked={tile.read.shape} float32 (tile {tile.row}, {tile.column}: {tile.read}). Mend the source."
         )
     if np.isfinite(window).all():
-        return
+        return window
     row, column, channel = np.argwhere(~np.isfinite(window))[0].tolist()
     raise NonFiniteError(
         f"The input holds NaN or Inf: value={window[row, column, channel]} at row "

@@ -15,6 +15,7 @@ from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.room import check_disk, check_memory
 from tiler.schedule import Progress, run_plan
 from tiler.source import Source
+from tiler.statistics import PassTally, prepare_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +85,18 @@ def run_job(job: Job, progress: Progress | None = None) -> Done:
             # Fewer than there were lines, where quarters are missing.
             n_resumed = journal.n_finished
             with job.profile.measure("load"):
-                model = Turns(job.load_model(), stopping, job.profile)
+                loaded = job.load_model()
             source = ProfiledSource(job.source, job.profile)
+            tally = PassTally(job.plan, progress)
+            with job.profile.measure("decode"):
+                prepared = prepare_model(loaded, job.plan, source, tally.tell)
+            model = Turns(prepared, stopping, job.profile)
             run_plan(
                 job.plan,
                 lambda tile: run_tile(tile, source, model),
                 ProfiledWrites(sink, job.profile),
                 workers=job.plan.workers,
-                progress=progress,
+                progress=tally.progress,
                 journal=journal,
                 stopping=stopping,
             )

@@ -1,7 +1,7 @@
 """What the engine asks of a model. ``taesd_core`` satisfies it without knowing; so does a stand-in in a test."""
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,10 @@ class Network(Protocol):
     def channels_out(self) -> int:
         """Channels of the output."""
 
+    @property
+    def passes(self) -> "Sequence[Network]":
+        """What must run over the whole input first, one after another, to gather statistics; mostly nothing."""
+
     def macs(self, rows: Iterable[Axis], columns: Iterable[Axis]) -> int:
         """Return the multiply-accumulates of all windows of the product ``rows`` × ``columns``."""
 
@@ -45,8 +49,26 @@ class Network(Protocol):
         """Return about how many bytes of maps are alive at most while one window is run."""
 
 
+class Moments(Protocol):
+    """Statistics of a part of the input, which can be added to those of another part."""
+
+    def __add__(self, other: Self, /) -> Self:
+        """Return the statistics of both parts."""
+
+
 class Model(Protocol):
     """A decoder or an encoder of windows."""
 
     def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
         """Return exactly the pixels that ``window`` determines: it less the halo on each side that is no border."""
+
+
+@runtime_checkable
+class GatheringModel(Model, Protocol):
+    """A model that must know statistics of the whole input, pass by pass, before it runs on a window."""
+
+    def gather(self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice]) -> Moments:
+        """Return what the part ``crop`` of what ``window`` determines adds to the statistics of the next pass."""
+
+    def with_statistics(self, statistics: Sequence[Any]) -> Self:
+        """Return the model with the statistics of the first passes known, each summed over the whole input."""

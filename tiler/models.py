@@ -8,13 +8,15 @@ from typing import Literal, get_args
 import numpy as np
 
 from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
+from taesd_core.layers import Layers, convolutions
 from taesd_core.load import load_window_model, quiet_start
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
 from tiler.errors import InputError, OptionError
 from tiler.latents import Latents
 from tiler.model import Model
-from tiler.window_check import Reference
+from tiler.source import Source
+from tiler.window_check import Reference, Statistics, gather_plainly
 
 PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -83,17 +85,31 @@ def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, siz
     return load_window_model(path, part, dtype=precision)
 
 
-def load_reference(path: Path) -> Reference:
-    """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table."""
+def load_reference(path: Path, source: Source) -> Reference:
+    """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table.
+
+    What its group norms must know of all latents is gathered from the source, by plain models as well.
+    """
     with quiet_start():
         from taesd_core.compile import keep_float32
         from taesd_core.whole_image import build_whole_image_model
 
     checkpoint = load_checkpoint(path, "decoder")
+    network, tensors = checkpoint.network, checkpoint.tensors
     keep_float32()
-    model = build_whole_image_model(checkpoint.network.layers, checkpoint.tensors)
-    # Not model(window): run op by op, Keras keeps every map of the network until the last.
-    return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
+
+    def build(layers: Layers) -> Reference:
+        # What ends in front of a norm has no use for the norm's own tensors.
+        *fitting, last = tensors[: len(list(convolutions(layers)))]
+        model = build_whole_image_model(layers, (*fitting, last._replace(norm=None)), statistics)
+        # Not model(window): run op by op, Keras keeps every map of the network until the last.
+        return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
+
+    statistics: list[Statistics] = []
+    for each in network.passes:
+        groups = list(convolutions(each.layers))[-1].convolution.norm_groups
+        statistics.append(gather_plainly(source, each, build(each.layers), groups))
+    return build(network.layers)
 
 
 def check_precision(precision: str) -> None:

@@ -107,6 +107,7 @@ memory = _option(
     help="Peak memory to plan for.  [default: half of what is free, 1.5 at most]",
 )
 weights = _option("--weights", metavar="NAME|FILE", help=_WEIGHTS_HELP)
+plan_weights = _option("--weights", metavar="NAME|FILE", help="Of another network than that of 4 channels.")
 key = _option("--key", metavar="NAME", help="Which array of a file of several.  [default: the only one, or latents]")
 index = _number("--index", metavar="N", help="Which of a batch, from 0.")
 latent_space = _option(

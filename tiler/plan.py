@@ -26,6 +26,8 @@ from tiler.window import Span, Window
 
 RUNTIME_BYTES = 850_000_000
 """What Python and TensorFlow take with all programs traced, measured over long runs."""
+PASS_CORE = 128
+"""Side of the tiles of a pass that gathers statistics, latent px: margins cost little, and any plan gets the same."""
 AXIS_LIMIT = 2**17
 """Most tiles along one side: 134 million px at the usual size."""
 TILE_LIMIT = 2**22
@@ -162,6 +164,14 @@ class Plan:
         """What is made of the image, output px: the region, or all of it."""
         return self.region or Window.whole(self.height, self.width) * self.network.scale_out
 
+    @cached_property
+    def passes(self) -> "tuple[Plan, ...]":
+        """How the statistics are gathered that the model needs of the whole input; none for most models."""
+        return tuple(
+            Plan(each, self.height, self.width, PASS_CORE, self.workers, margins=self.margins)
+            for each in self.network.passes
+        )
+
     @property
     def place(self) -> Window:
         """Where that lies in what the whole source would give, its margins included, output px."""
@@ -203,17 +213,39 @@ class Plan:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-accumulates of all tiles."""
-        return self.network.macs([each.axis for each in self.rows], [each.axis for each in self.columns])
+        """Multiply-accumulates of all tiles, and of the passes before them."""
+        return self._tile_macs + self.pass_macs
+
+    @cached_property
+    def pass_macs(self) -> int:
+        """Multiply-accumulates of gathering statistics."""
+        return sum(each._tile_macs for each in self.passes)
 
     @cached_property
     def compute_overhead(self) -> float:
-        """Multiply-accumulates of all tiles, relative to decoding the whole image at once in the plain way."""
-        return self.macs / self.network.macs_of_whole(self.height, self.width)
+        """Multiply-accumulates of it all, relative to decoding the whole image at once in the plain way."""
+        return self.macs / self._whole_macs
+
+    @cached_property
+    def pass_overhead(self) -> float:
+        """Multiply-accumulates of gathering statistics, relative to the same."""
+        return self.pass_macs / self._whole_macs
 
     @cached_property
     def peak_bytes(self) -> int:
         """Predicted peak memory of the process, bytes."""
+        return max(each._tile_peak_bytes for each in (self, *self.passes))
+
+    @cached_property
+    def _tile_macs(self) -> int:
+        return self.network.macs([each.axis for each in self.rows], [each.axis for each in self.columns])
+
+    @cached_property
+    def _whole_macs(self) -> int:
+        return self.network.macs_of_whole(self.height, self.width)
+
+    @cached_property
+    def _tile_peak_bytes(self) -> int:
         rows, columns = (max(axis, key=lambda each: len(each.read)) for axis in (self.rows, self.columns))
         network = self.network
         read_bytes = len(rows.read) * len(columns.read) * network.scale_in**2 * network.channels_in * 4

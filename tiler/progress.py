@@ -39,7 +39,7 @@ def show_progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int,
 
     def progress(n_done: int, n_tiles: int, n_px: int) -> None:
         seconds = bar.tasks[0].elapsed or 0
-        rate = f"{n_px / seconds / 1e6:.2f} Mpx/s" if seconds else ""
+        rate = f"{n_px / seconds / 1e6:.2f} Mpx/s" if n_px and seconds else ""
         bar.update(task, completed=n_done, total=n_tiles, rate=rate)
 
     with bar:

@@ -21,6 +21,7 @@ def summarise_plan(plan: "Plan") -> str:
         "output": f"{height:,} × {width:,} × {channels}{_describe_region(plan)}",
         "image": f"{plan.n_image_px / 1e6:,.1f} megapixels",
         "tiles": f"{n_rows:,} × {n_columns:,} = {plan.n_tiles:,} of {tile_px:,} px, halo {halo_px} px",
+        **_describe_passes(plan),
         "compute": f"{2 * plan.macs / 1e12:,.3g} TFLOP, {plan.compute_overhead:.3f} × the whole image at once",
         "memory": f"about {format_bytes(plan.peak_bytes)} at the peak",
     }
@@ -35,3 +36,12 @@ def _describe_ends(plan: "Plan") -> str:
 def _describe_region(plan: "Plan") -> str:
     scale = plan.network.scale_out
     return f", {plan.region} of {plan.height * scale:,} × {plan.width * scale:,}" if plan.region else ""
+
+
+def _describe_passes(plan: "Plan") -> dict[str, str]:
+    if not plan.passes:
+        return {}
+    return {
+        "passes": f"{len(plan.passes)} over the whole input first, for its statistics: "
+        f"{plan.pass_overhead:.3f} × the whole image, included below"
+    }

@@ -1,7 +1,8 @@
 """A window of a written image, decoded again in another way.
 
-The plain whole-image model runs on the window and more than enough around it. The file holds the whole number nearest
-to what the model gives, so no statistics are needed. What belongs into a JPEG goes through the same compression first.
+The plain whole-image model runs on the window and more than enough around it; what its group norms must know of all
+latents is gathered by plain models before. The file holds the whole number nearest to what the model gives, so a rule
+suffices. What belongs into a JPEG goes through the same compression first.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from tiler.errors import InputError
 from tiler.model import Network
-from tiler.sampling import ALIGNMENT
+from tiler.sampling import ALIGNMENT, cover
 from tiler.source import Source
 from tiler.window import Window
 from tiler.written_image import DamagedImageError, WrittenImage
@@ -20,6 +21,11 @@ from tiler.written_image import DamagedImageError, WrittenImage
 Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """The plain model: (height, width, channels) latents to pixels, about [0, 1], as if the window were the image."""
 
+Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Mean and variance of each group of channels."""
+
+GATHER_SIDE = 96
+"""Side of the windows that statistics are gathered in, latent px."""
 SPARE = 4
 """Latent px around a window beyond the halo."""
 FARTHEST = 0.52
@@ -74,10 +80,8 @@ def check_window(
     near = window.grow(ALIGNMENT, *place.shape)
     decoded = near + place
     read = decoded.cover(scale).grow(network.halo + SPARE, *source.shape[:2])
-    latents = source.read(read)
-    if not np.isfinite(latents).all():
-        raise InputError(f"The latents hold NaN or Inf: {read}, latent px. Mend them.")
-    values = np.clip(reference(latents)[(decoded - read * scale).slices], 0, 1) * np.float32(255)
+    values = reference(_read(source, read))[(decoded - read * scale).slices]
+    values = np.clip(values, 0, 1) * np.float32(255)
     inner = (window - near).slices
     expected = image.recompress(near, np.rint(values).astype(np.uint8))[inner]
     n_samples = expected.size
@@ -94,3 +98,35 @@ def check_window(
         step = max(map(max, image.quantization))
         ok = bool(largest <= 8 + step / 2 and difference.mean() <= JPEG_MEAN + 400 * (8 + step) / n_samples)
     return WindowCheck(window, largest, int(np.count_nonzero(difference)), n_samples, ok)
+
+
+def gather_plainly(source: Source, network: Network, reference: Reference, groups: int) -> Statistics:
+    """Return mean and variance of what the plain model of a pass gives for all latents, by groups of channels.
+
+    Args:
+        source: the latents.
+        network: the geometry of the pass.
+        reference: its plain model.
+        groups: groups of neighbouring channels of equal size.
+
+    Raises:
+        InputError: the latents hold NaN or Inf.
+    """
+    height, width, _ = source.shape
+    n_values, sums, squares = 0, np.zeros(groups), np.zeros(groups)
+    for window in cover(height, width, GATHER_SIDE):
+        read = window.grow(network.halo + SPARE, height, width)
+        values = reference(_read(source, read))[(window - read).slices].astype(np.float64)
+        values = values.reshape(-1, groups, values.shape[2] // groups)
+        n_values += len(values) * values.shape[2]
+        sums += values.sum(axis=(0, 2))
+        squares += np.square(values).sum(axis=(0, 2))
+    mean = sums / n_values
+    return mean, squares / n_values - mean**2
+
+
+def _read(source: Source, window: Window) -> NDArray[np.float32]:
+    latents = source.read(window)
+    if not np.isfinite(latents).all():
+        raise InputError(f"The latents hold NaN or Inf: {window}, latent px. Mend them.")
+    return latents
