@@ -4,7 +4,7 @@ Tensors are matched strictly: none missing, none left over, every shape right. S
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -113,6 +113,41 @@ def load_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, ...]:
     found = [part for part, match in matches.items() if match.problem is None or _has(file, layout, part)]
     closest = max(matches, key=lambda part: matches[part].n_fitting)
     return tuple(load_checkpoint(path, part) for part in found or [closest])
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], part: Part, tensors: Tensors, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the weights of ``part`` to a ``.safetensors`` file: upstream's names, float16.
+
+    Args:
+        path: the file; one that exists is replaced.
+        part: "decoder" or "encoder".
+        tensors: one entry for each convolution, in order of execution.
+        metadata: what the file says of itself, its model card.
+
+    Raises:
+        CheckpointError: a value is beyond the range of float16 (65,504), or no number.
+        OSError: the file cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    if part == "decoder":
+        network = Network.decoder(tensors[0].kernel.shape[2])
+    else:
+        network = Network.encoder(tensors[-1].kernel.shape[3])
+    state = {}
+    for place, each in zip(convolutions(network.layers), tensors, strict=True):
+        name = f"{place.position}" if place.inner is None else f"{place.position}.conv.{place.inner}"
+        state[name + ".weight"] = each.kernel.transpose(3, 2, 0, 1)
+        if each.bias is not None:
+            state[name + ".bias"] = each.bias
+    with np.errstate(over="ignore"):
+        halves = {name: np.ascontiguousarray(values, np.float16) for name, values in state.items()}
+    for name, values in halves.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"Weights that float16 cannot hold: tensor={name}, file={path}. Train them again.")
+    save_file(halves, path, metadata=dict(metadata or {}))
 
 
 def _open(path: Path) -> TensorFile:

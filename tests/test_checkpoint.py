@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import random_tensors
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from taesd_core.checkpoint import CheckpointError, load_checkpoint
+from taesd_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from taesd_core.network import Network
 from taesd_core.variants import VARIANTS, find_weights
 
@@ -70,6 +71,31 @@ def test_half_precision_is_widened(tmp_path):
     kernel = load_checkpoint(tmp_path / "half.safetensors", "decoder").tensors[0].kernel
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, state["1.weight"].transpose(2, 3, 1, 0).astype(np.float16))
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_saved_is_upstreams_layout_in_half_precision_with_its_card(tmp_path, part, channels):
+    tensors = random_tensors(PARTS[part](channels))
+    save_checkpoint(tmp_path / "saved.safetensors", part, tensors, {"licence": "CC0"})
+    expected = {name: values.astype(np.float16) for name, values in to_upstream(part, tensors).items()}
+    found = load_file(tmp_path / "saved.safetensors")
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].dtype == np.float16
+        np.testing.assert_array_equal(found[name], values)
+    with safe_open(tmp_path / "saved.safetensors", "np") as file:
+        assert file.metadata() == {"licence": "CC0"}
+    assert load_checkpoint(tmp_path / "saved.safetensors", part).network == PARTS[part](channels)
+
+
+@pytest.mark.parametrize("value", [70_000, np.nan, -np.inf])
+def test_weights_beyond_half_precision_are_not_saved(tmp_path, value):
+    tensors = random_tensors(Network.encoder(4))
+    tensors[3].kernel[1, 2, 5, 7] = value
+    with pytest.raises(CheckpointError, match=r"float16.*tensor=1\.conv\.4\.weight"):
+        save_checkpoint(tmp_path / "saved.safetensors", "encoder", tensors)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("part", PARTS)
