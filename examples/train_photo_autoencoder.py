@@ -90,6 +90,7 @@ class Autoencoder(keras.Model):
 
     def call(self, batch, training=False):
         """Return (pictures, latents) of a batch."""
+        batch = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
         n_plain = ops.shape(batch["plain"])[0]
         latents = self.encoder(ops.concatenate([batch["plain"], batch["small"]]))
         upscaled = ops.einsum("ij,bjkc,lk->bilc", batch["bicubic"], latents[n_plain:], batch["bicubic"])
@@ -99,6 +100,8 @@ class Autoencoder(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the loss: errors, gradients at two scales, mean colour, and latents beyond ±2.6."""
         pictures, latents = y_pred
+        # PyTorch's trainer hands on what it was given.
+        x = {name: ops.convert_to_tensor(values) for name, values in x.items()}
         n_plain = ops.shape(x["plain"])[0]
         plain = measure_loss(pictures[:n_plain] - x["plain"], x["mix"])
         # The zeros around an upscaled piece stand in its middle for what the network would see there.
@@ -108,12 +111,12 @@ class Autoencoder(keras.Model):
 
 def measure_loss(errors, mix):
     """Return the sum of the terms of (batch, height, width, 3) errors, weighted by ``mix``."""
-    halves = ops.average_pool(errors, 2)
+    halves = ops.average_pool(errors, (2, 2), (2, 2))
     terms = (
         ops.mean(ops.abs(errors)),
         ops.mean(ops.square(errors)),
         _gradients(errors) + 0.5 * _gradients(halves),
-        ops.mean(ops.abs(ops.average_pool(halves, 4))),
+        ops.mean(ops.abs(ops.average_pool(halves, (4, 4), (4, 4)))),
     )
     return sum(mix[number] * term for number, term in enumerate(terms))
 
@@ -205,7 +208,7 @@ class Training:
     def save(self, path: Path) -> None:
         """Write everything to a file, so that a kill leaves the old file or the new one."""
         part = path.with_suffix(".part.npz")
-        values = {f"{number:04}": each.numpy() for number, each in enumerate(self._variables())}
+        values = {f"{number:04}": ops.convert_to_numpy(each.value) for number, each in enumerate(self._variables())}
         np.savez(part, step=self.step, seconds=self.seconds, **values)
         part.replace(path)
 
@@ -223,8 +226,8 @@ class Training:
         return tuple(
             tuple(
                 ConvolutionTensors(
-                    found[id(layer.kernel)].numpy(),
-                    found[id(layer.bias)].numpy() if layer.use_bias else None,
+                    ops.convert_to_numpy(found[id(layer.kernel)].value),
+                    ops.convert_to_numpy(found[id(layer.bias)].value) if layer.use_bias else None,
                 )
                 for layer in convolutions_of(part)
             )
