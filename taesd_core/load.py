@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 from taesd_core.checkpoint import Part, load_checkpoint
 
 if TYPE_CHECKING:
+    from taesd_core.stage import Output
     from taesd_core.window_model import WindowModel
 
 
-def load_window_model(path: str | os.PathLike[str], part: Part, *, dtype: str = "float32") -> "WindowModel":
-    """Load the exact model of a checkpoint: a decoder that gives bytes, or an encoder that gives float32.
+def load_window_model(
+    path: str | os.PathLike[str], part: Part, *, output: "Output" = "float32", dtype: str = "float32"
+) -> "WindowModel":
+    """Load the exact model of a checkpoint.
 
     Args:
         path: a ``.safetensors`` file.
         part: "decoder" or "encoder".
+        output: what it gives: "uint8" or "uint16" pixels, or "float32" values as they are.
         dtype: of weights and maps, "float32", "float16" or "bfloat16".
 
     Raises:
@@ -27,9 +31,7 @@ def load_window_model(path: str | os.PathLike[str], part: Part, *, dtype: str = 
     checkpoint = load_checkpoint(path, part)
     with quiet_start():
         from taesd_core.window_model import WindowModel
-    return WindowModel(
-        checkpoint.network, checkpoint.tensors, output="uint8" if part == "decoder" else "float32", dtype=dtype
-    )
+    return WindowModel(checkpoint.network, checkpoint.tensors, output=output, dtype=dtype)
 
 
 @contextmanager

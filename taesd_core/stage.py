@@ -20,7 +20,9 @@ from taesd_core.tensors import ConvolutionTensors, Float32
 
 Tensor = Any
 Ends = tuple[bool, bool]
-Output = Literal["uint8", "float32"]
+Output = Literal["uint8", "uint16", "float32"]
+LARGEST = {"uint8": 255.0, "uint16": 65535.0}
+"""What 1.0 becomes."""
 
 
 class Borders(NamedTuple):
@@ -37,7 +39,7 @@ class StageModel(keras.layers.Layer):
         stage: the steps.
         tensors: the tensors of the network's convolutions; as many as the stage has are taken from it.
         output: what leaves the last stage: "uint8" clips to [0, 1], scales to 255 and rounds, so that a device sends
-            back bytes; "float32" gives the values as they are. None between stages.
+            back bytes, and "uint16" scales to 65535; "float32" gives the values as they are. None between stages.
         dtype: of weights and maps.
     """
 
@@ -91,7 +93,9 @@ class StageModel(keras.layers.Layer):
             return x
         # In float32 whatever the precision before: bfloat16 cannot count to 255.
         x = ops.cast(x, "float32")
-        return x if self.output_kind == "float32" else ops.cast(ops.round(ops.clip(x, 0.0, 1.0) * 255.0), "uint8")
+        if self.output_kind == "float32":
+            return x
+        return ops.cast(ops.round(ops.clip(x, 0.0, 1.0) * LARGEST[self.output_kind]), self.output_kind)
 
 
 class Elementwise(keras.layers.Layer):

@@ -40,7 +40,7 @@ class WindowModel:
     Args:
         network: the layers.
         tensors: its weights, in order of execution.
-        output: "uint8" for the pixels of a decoder, "float32" for values as they are.
+        output: "uint8" or "uint16" for the pixels of a decoder, "float32" for values as they are.
         dtype: of weights and maps: "float32", "float16" or "bfloat16".
     """
 
@@ -72,7 +72,7 @@ class WindowModel:
 
         Returns:
             The pixels of the window less the network's halo on every side that is no border,
-            (height', width', channels') uint8 or float32.
+            (height', width', channels') of the type of ``output``.
         """
         with self._device(window):
             return ops.convert_to_numpy(self._run(self.network, self._programs, window, borders))[0]

@@ -68,6 +68,16 @@ def test_tiles_equal_the_whole_image(decoder, latents, tile_px, height, width):
     assert np.abs(tiled - whole).max() <= 2e-5 * np.ptp(whole)
 
 
+def test_16_bits_hold_the_same_image_more_finely(photo, latents):
+    source = latents(12, 17)
+    whole = np.clip(photo.plain(source).astype(np.float64), 0, 1) * 65535
+    tensors = load_checkpoint(find_weights("photo", "decoder"), "decoder").tensors
+    exact = WindowModel(DECODER, tensors, output="uint16")(source, ((True, True), (True, True)))
+    assert exact.dtype == np.uint16
+    assert exact.max() > 30_000
+    assert np.abs(exact - whole).max() <= 0.5 + 2e-5 * 65535
+
+
 @pytest.mark.parametrize(("tile_px", "height", "width"), [(256, 60, 69), (1024, 130, 30)])
 def test_bytes_equal_the_whole_image_but_for_roundings(photo, latents, tile_px, height, width):
     source = latents(height, width)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tiler import files
@@ -54,7 +54,7 @@ class Journal:
         self._quarters_path = self.part.with_name(self.part.name + ".quarters")
         self._sink: Sink | None = None
         self._pending: list[Entry] = []
-        self._waiting: dict[Task, NDArray[np.uint8]] = {}
+        self._waiting: dict[Task, NDArray[Any]] = {}
         self._lost = self._cleared = False
         self._lock, self._syncing = Lock(), Lock()
         self._synced_at = time.monotonic()
@@ -116,7 +116,7 @@ class Journal:
         self._sink = sink
         if len(sink.levels) > 1 and not sink.reads_back:
             side = -(-self._plan.tile_px // 2)
-            self._quarters = Quarters(self._quarters_path, side * side * self._plan.output_shape[2])
+            self._quarters = Quarters(self._quarters_path, (side, side, self._plan.output_shape[2]), sink.dtype)
             self._find_quarters(self._quarters)
         if not self.resumed:
             sink.sync()
@@ -142,7 +142,7 @@ class Journal:
         """Say whether a task needs no more work: it is written, and what the level above needs of it is there."""
         return task in self._finished
 
-    def recall(self, task: Task) -> NDArray[np.uint8]:
+    def recall(self, task: Task) -> NDArray[Any]:
         """Return the quarter of a finished task whose parent is not.
 
         Raises:
@@ -156,7 +156,7 @@ class Journal:
             raise TileError(f"A file changed while it was in use: path={self._quarters_path}. Start over.")
         return quarter
 
-    def _read_quarter(self, quarters: Quarters, task: Task) -> NDArray[np.uint8] | None:
+    def _read_quarter(self, quarters: Quarters, task: Task) -> NDArray[Any] | None:
         assert self._sink is not None
         _, _, _, *place = self._finished[task]
         if not place:
@@ -165,7 +165,7 @@ class Journal:
         shape = -(-height // 2), -(-width // 2), self._plan.output_shape[2]
         return quarters.get((place[0], place[1]), shape)
 
-    def finish(self, task: Task, quarter: NDArray[np.uint8] | None) -> None:
+    def finish(self, task: Task, quarter: NDArray[Any] | None) -> None:
         """Note that a task is finished: what it is to write is written. Called from many threads."""
         with self._lock:
             self._pending.append([*task])

@@ -82,7 +82,7 @@ def load_model(path: Path, part: Part, precision: Precision = "float32") -> Mode
 
 @lru_cache(maxsize=2)
 def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, size_bytes: int) -> Model:
-    return load_window_model(path, part, dtype=precision)
+    return load_window_model(path, part, output="uint8" if part == "decoder" else "float32", dtype=precision)
 
 
 def load_reference(path: Path, source: Source) -> Reference:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tiler.compression import Compression
 from tiler.errors import OptionError
 from tiler.fingerprint import Fields
 from tiler.npy_sink import NpySink
@@ -18,7 +19,7 @@ from tiler.pyramid import level_shapes
 from tiler.sink import Sink
 from tiler.strided_sink import count_bytes
 from tiler.tiff_sink import TiffSink, count_most_bytes
-from tiler.tile_codec import Compression, TileCodec
+from tiler.tile_codec import TileCodec
 
 PathLike = str | os.PathLike[str]
 

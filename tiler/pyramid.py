@@ -1,5 +1,7 @@
 """The levels of an image pyramid: their shapes, and how one level becomes the next."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,23 +24,27 @@ def halve_shape(height: int, width: int) -> tuple[int, int]:
     return (height + 1) // 2, (width + 1) // 2
 
 
-def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the 2×2 means, rounded half up.
+def halve(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return the 2×2 means, of whole numbers rounded half up.
 
     An odd last row or column counts twice, so the borders of an image keep their brightness. A window that
     starts on even positions gives the same pixels as the whole level, which is why tiles can be halved one by one.
 
     Args:
-        pixels: (height, width, channels) uint8.
+        pixels: (height, width, channels) uint8, uint16 or float32.
 
     Returns:
-        (⌈height / 2⌉, ⌈width / 2⌉, channels) uint8.
+        (⌈height / 2⌉, ⌈width / 2⌉, channels) of the same type.
     """
     height, width = pixels.shape[:2]
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    rows = pixels[0::2].astype(np.uint16) + pixels[1::2]
-    return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+    dtype = pixels.dtype
+    if dtype.kind == "f":
+        sums = pixels[0::2] + pixels[1::2]
+        return (sums[:, 0::2] + sums[:, 1::2]) * dtype.type(0.25)
+    rows = pixels[0::2].astype(np.uint16 if dtype.itemsize == 1 else np.uint32) + pixels[1::2]
+    return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(dtype)
 
 
 Task = tuple[int, int, int]

@@ -10,6 +10,7 @@ import math
 import zlib
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,13 @@ class Quarters:
 
     Args:
         path: the file; it is made where it is not.
-        slot_bytes: what the largest quarter takes.
+        slot_shape: (height, width, channels) of the largest quarter.
+        dtype: of all of them.
     """
 
-    def __init__(self, path: Path, slot_bytes: int) -> None:
-        self.path, self._slot_bytes = path, slot_bytes
+    def __init__(self, path: Path, slot_shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+        self.path, self._dtype = path, dtype
+        self._slot_bytes = self._count_bytes(slot_shape)
         self._file, _ = files.open_or_create(path)
         self._n_slots = 0
         self._free: list[int] = []
@@ -40,7 +43,7 @@ class Quarters:
         self._n_slots = max(slots, default=-1) + 1
         self._free = sorted(set(range(self._n_slots)) - slots, reverse=True)
 
-    def put(self, quarter: NDArray[np.uint8]) -> Place:
+    def put(self, quarter: NDArray[Any]) -> Place:
         """Keep a quarter and say where."""
         with self._lock:
             if not self._free:
@@ -51,13 +54,17 @@ class Quarters:
         files.write_at(self._file, content, slot * self._slot_bytes)
         return slot, zlib.crc32(content)
 
-    def get(self, place: Place, shape: tuple[int, int, int]) -> NDArray[np.uint8] | None:
+    def get(self, place: Place, shape: tuple[int, int, int]) -> NDArray[Any] | None:
         """Return a quarter, None where the slot holds something else by now."""
         slot, check = place
-        content = files.read_at(self._file, math.prod(shape), slot * self._slot_bytes)
-        if len(content) != math.prod(shape) or zlib.crc32(content) != check:
+        n_bytes = self._count_bytes(shape)
+        content = files.read_at(self._file, n_bytes, slot * self._slot_bytes)
+        if len(content) != n_bytes or zlib.crc32(content) != check:
             return None
-        return np.frombuffer(content, np.uint8).reshape(shape)
+        return np.frombuffer(content, self._dtype).reshape(shape)
+
+    def _count_bytes(self, shape: tuple[int, int, int]) -> int:
+        return math.prod(shape) * self._dtype.itemsize
 
     def release(self, slot: int) -> None:
         """Give a slot to whoever comes next."""

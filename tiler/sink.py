@@ -43,6 +43,9 @@ class Sink(ABC):
     levels: list[tuple[int, int]]
     """(height, width) of every level, level 0 first; one only where there is no pyramid."""
 
+    dtype: np.dtype[Any]
+    """Of the pixels of every level."""
+
     reads_back = False
     """Whether ``read`` gives exactly what was written: not where compression loses something."""
 

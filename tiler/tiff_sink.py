@@ -19,35 +19,40 @@ import os
 import struct
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
+from tiler.compression import Compression
 from tiler.errors import InputError, OptionError, TileError
+from tiler.ome_xml import write_ome_xml
 from tiler.pyramid import level_shapes
 from tiler.sink import Sink, check_window
 from tiler.srgb_profile import srgb_profile
-from tiler.tile_codec import Compression, TileCodec
+from tiler.tile_codec import TileCodec
 from tiler.window import Window
+
+Layout = Literal["pages", "ome"]
 
 
 class TiffSink(Sink):
-    """A BigTIFF of 8-bit sRGB pixels under construction.
-
-    Levels are top-level pages, the reduced ones marked as such: the layout that most readers know.
+    """A BigTIFF of sRGB pixels under construction.
 
     Args:
         path: the final name.
         shape: (height, width, 3) of level 0.
-        compression: "deflate" (lossless; zlib 1 with the horizontal predictor), "jpeg" (4:2:0) or "none".
-        quality: of "jpeg", 1 to 100.
+        dtype: of the pixels: uint8, uint16 or float32.
+        layout: where the levels are: "pages" of their own, marked as reduced, which most readers know as a pyramid; or
+            "ome", pages below the first one (SubIFDs) and OME-XML, for Bio-Formats, QuPath and Fiji.
+        compression: of the tiles; see ``TileCodec``.
+        quality: of "jpeg", "webp" and "jxl", 1 to 100.
         file_tile_px: side of a file tile, a multiple of 16. libvips refuses more than about 2.6 million tiles
             in a level: from about 800,000 px a side use 1024.
         pyramid: whether there are reduced levels, down to one that fits a single file tile.
         overwrite: whether an existing file may be replaced (when the new one is complete).
-        description: any text, stored with level 0.
+        description: text to be stored with level 0; of the layout "ome", a JSON object.
         reopen: write on what an earlier run left; all else must be as it was then.
 
     Raises:
@@ -60,6 +65,8 @@ class TiffSink(Sink):
         path: str | os.PathLike[str],
         shape: tuple[int, int, int],
         *,
+        dtype: DTypeLike = np.uint8,
+        layout: Layout = "pages",
         compression: Compression = "deflate",
         quality: int = 90,
         file_tile_px: int = 512,
@@ -71,9 +78,11 @@ class TiffSink(Sink):
         height, width, channels = shape
         if min(shape) < 1 or channels != 3:
             raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
-        self._codec = TileCodec(compression, quality, file_tile_px)
+        if layout not in get_args(Layout):
+            raise OptionError(f"No such layout: layout={layout}. Use {' or '.join(get_args(Layout))}.")
+        self._codec = TileCodec(compression, quality, file_tile_px, dtype)
         super().__init__(path, overwrite=overwrite)
-        self.file_tile_px = file_tile_px
+        self.file_tile_px, self.layout, self.dtype = file_tile_px, layout, self._codec.dtype
         self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
         self.reads_back = self._codec.lossless
         self._lock = threading.Lock()
@@ -90,7 +99,7 @@ class TiffSink(Sink):
         self._end = len(skeleton) + len(skeleton) % 2
 
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
-        """Put ``pixels`` (height, width, 3) uint8 at ``window`` of ``level``.
+        """Put ``pixels`` (height, width, 3) at ``window`` of ``level``.
 
         Raises:
             InputError: no such level, a window that leaves it, or pixels of another shape or type.
@@ -98,7 +107,7 @@ class TiffSink(Sink):
         """
         if not 0 <= level < len(self.levels):
             raise InputError(f"No such level: level={level}. Use 0 to {len(self.levels) - 1}.")
-        check_window(window, (*self.levels[level], 3), np.dtype(np.uint8), pixels)
+        check_window(window, (*self.levels[level], 3), self.dtype, pixels)
         size = self.file_tile_px
         for span, edge in zip((window.rows, window.columns), self.levels[level], strict=True):
             if span.start % size or (span.stop % size and span.stop != edge):
@@ -113,14 +122,14 @@ class TiffSink(Sink):
                 content = self._codec.encode(pixels[row : row + size, column : column + size])
                 self._put(self._tables[level], index, content)
 
-    def read(self, level: int, window: Window) -> NDArray[np.uint8]:
-        """Return what was written at ``window``, whole file tiles of ``level``; not of a JPEG.
+    def read(self, level: int, window: Window) -> NDArray[Any]:
+        """Return what was written at ``window``, whole file tiles of ``level``; only where ``reads_back``.
 
         Raises:
             TileError: a file tile is absent or damaged.
         """
         size = self.file_tile_px
-        pixels = np.empty((*window.shape, 3), np.uint8)
+        pixels = np.empty((*window.shape, 3), self.dtype)
         for row in range(0, len(window.rows), size):
             for column in range(0, len(window.columns), size):
                 part = pixels[row : row + size, column : column + size]
@@ -142,7 +151,7 @@ class TiffSink(Sink):
         tables.offsets.patch(self._file, index, offset)
         tables.byte_counts.patch(self._file, index, len(content))
 
-    def _get(self, tables: "_Tables", index: int) -> NDArray[np.uint8]:
+    def _get(self, tables: "_Tables", index: int) -> NDArray[Any]:
         n_bytes, offset = tables.byte_counts.look_up(self._file, index), tables.offsets.look_up(self._file, index)
         try:
             return self._codec.decode(files.read_at(self._file, n_bytes, offset))
@@ -156,46 +165,50 @@ class TiffSink(Sink):
         """Return the file without tiles, and where the tables of its pages are."""
         import tifffile
 
-        size = self.file_tile_px
-        layouts: dict[str, dict[str, Any]] = {
-            "deflate": {"photometric": "rgb", "compression": "zlib", "predictor": True},
-            # Without imagecodecs tifffile writes no JPEG page, not even an empty one: _mark_as_jpeg.
-            "jpeg": {"photometric": "ycbcr", "compression": "zlib"},
-            "none": {"photometric": "rgb"},
-        }
+        size, codec = self.file_tile_px, self._codec
+        is_raw, is_jpeg = codec.compression == "none", codec.compression == "jpeg"
+        n_below = len(self.levels) - 1
+        if self.layout == "ome":
+            description = write_ome_xml((*self.levels[0], 3), self.dtype, description)
         file = io.BytesIO()
         with tifffile.TiffWriter(file, bigtiff=True, byteorder="<") as tiff:
             for level, (height, width) in enumerate(self.levels):
                 n_tiles = -(-height // size) * -(-width // size)
                 # tifffile takes no iterator for a page that is a single, uncompressed tile without a border.
-                contiguous = self._codec.compression == "none" and height == width == size
+                contiguous = is_raw and height == width == size
                 tiff.write(
                     None if contiguous else itertools.repeat(b"", n_tiles),
                     shape=(height, width, 3),
-                    dtype=np.uint8,
+                    dtype=self.dtype,
                     tile=(size, size),
                     planarconfig="contig",
+                    photometric="ycbcr" if is_jpeg else "rgb",
+                    # Without imagecodecs tifffile writes no page of most others, not even an empty one: _mark.
+                    compression=None if is_raw else "zlib",
+                    predictor=codec.differences or None,
                     subfiletype=1 if level else 0,
+                    subifds=n_below if self.layout == "ome" and level == 0 else None,
                     # A unit, even of a made-up resolution, would tell OpenSlide how many microns a pixel is.
                     resolutionunit="NONE",
                     iccprofile=srgb_profile(),
                     software="taesd-tiler",
                     description=description.encode() if description and level == 0 else None,
                     metadata=None,
-                    **layouts[self._codec.compression],
                 )
         file.seek(0)
         with tifffile.TiffFile(file) as tiff:
-            if self._codec.compression == "jpeg":
-                for page in tiff.pages:
-                    _mark_as_jpeg(page)
-            last = tiff.pages[-1]
+            pages = list_pages(tiff)
+            for page in pages:
+                page.tags["Compression"].overwrite(codec.tag)
+                if is_jpeg:
+                    page.tags["YCbCrSubSampling"].overwrite((2, 2))
+            last = pages[-1]
             end = last.dataoffsets[0]
             if end:
                 # A page of one tile was given a place for it, and is the last: the tile becomes absent too.
                 last.tags["TileOffsets"].overwrite(0)
                 last.tags["TileByteCounts"].overwrite(0)
-            tables = [_Tables.of(page) for page in tiff.pages]
+            tables = [_Tables.of(page) for page in pages]
         return file.getvalue()[: end or None], tables
 
     def _reopen(self) -> None:
@@ -203,8 +216,9 @@ class TiffSink(Sink):
 
         try:
             with tifffile.TiffFile(self.part_path) as tiff:
-                found = [(page.imagelength, page.imagewidth) for page in tiff.pages]
-                tables = [_Tables.of(page) for page in tiff.pages]
+                pages = list_pages(tiff)
+                found = [(page.imagelength, page.imagewidth) for page in pages]
+                tables = [_Tables.of(page) for page in pages]
         except (tifffile.TiffFileError, KeyError, ValueError):
             found, tables = [], []
         if found != self.levels:
@@ -222,8 +236,8 @@ def count_most_bytes(shape: tuple[int, int, int], codec: TileCodec, *, pyramid: 
     """Return how large a file can get, at most."""
     levels = level_shapes(*shape[:2], codec.size_px) if pyramid else [shape[:2]]
     n_tiles = sum(-(-height // codec.size_px) * -(-width // codec.size_px) for height, width in levels)
-    # An even number for each tile, two numbers in the tables, and the other tags of each page.
-    return n_tiles * (codec.most_bytes() + 1 + 2 * 8) + len(levels) * 2000
+    # An even number for each tile, two numbers in the tables, the other tags of each page, and the description.
+    return n_tiles * (codec.most_bytes() + 1 + 2 * 8) + len(levels) * 2000 + 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +275,6 @@ class _Tables:
         return cls(_Table.of(page.tags["TileOffsets"]), _Table.of(page.tags["TileByteCounts"]))
 
 
-def _mark_as_jpeg(page: Any) -> None:
-    page.tags["Compression"].overwrite(7)
-    page.tags["YCbCrSubSampling"].overwrite((2, 2))
+def list_pages(tiff: Any) -> list[Any]:
+    """Return the page of every level of an open file, level 0 first: top-level ones, or those below the first."""
+    return [*tiff.pages, *(tiff.pages[0].pages or ())]

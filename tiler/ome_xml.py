@@ -1,0 +1,26 @@
+"""What an OME-TIFF says of itself: one flat RGB image, and how it was made."""
+
+import json
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import numpy as np
+
+
+def write_ome_xml(shape: tuple[int, int, int], dtype: np.dtype[Any], description: str | None) -> str:
+    """Return OME-XML, always the same for the same image.
+
+    Args:
+        shape: (height, width, 3).
+        dtype: of the pixels.
+        description: a JSON object, whose items become annotations.
+    """
+    from tifffile import OmeXml
+
+    # Any identifier will do, but tifffile's own is made of the time of day.
+    xml = OmeXml(UUID=str(uuid5(NAMESPACE_URL, f"{shape} {dtype} {description}")), Creator="taesd-tiler")
+    # Pages, planes, depth, height, width, samples.
+    xml.addimage(
+        dtype, shape, (1, 1, 1, *shape), axes="YXS", Name="image", MapAnnotation=json.loads(description or "{}")
+    )
+    return str(xml.tostring())
