@@ -98,7 +98,27 @@ def replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, if it is not there."""
+    with suppress(FileExistsError):
+        os.mkdir(path)
+
+
 def remove(path: Path) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        for each in path.iterdir():
+            remove(each)
+        os.rmdir(path)
+        return
     with suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def count_bytes(path: Path) -> int:
+    """Return what a file takes on the disk, or a folder with all that is in it; 0 where there is none."""
+    try:
+        n_bytes = os.lstat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0
+    return n_bytes + (sum(map(count_bytes, path.iterdir())) if path.is_dir() and not path.is_symlink() else 0)

@@ -26,7 +26,7 @@ from tiler.journal_file import COMPLETE, Entry, JournalFile, parse
 from tiler.plan import Plan
 from tiler.pyramid import Task, find_children, find_parent, halve, level_window
 from tiler.quarters import Quarters
-from tiler.sink import Sink, check_output, find_part
+from tiler.sink import Sink, check_output, find_old, find_part
 
 SYNC_SECONDS = 2.0
 """A task is on the disk at most so long after the one before it; a sync takes some 10 ms."""
@@ -225,6 +225,8 @@ class Journal:
             self.sync()
             self._file.append([COMPLETE])
             self._sink.commit()
+        else:
+            files.remove(find_old(self.output))
         self._remove()
 
     def leave(self, error: BaseException) -> None:

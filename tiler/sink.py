@@ -96,12 +96,17 @@ def find_part(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
+def find_old(path: Path) -> Path:
+    """Return where a folder that is replaced waits until the new one has its name."""
+    return path.with_name(path.name + ".part.old")
+
+
 def check_output(path: Path, *, overwrite: bool) -> None:
     """Refuse an output that could not be written, before any work is done.
 
     Raises:
         OutputExistsError: ``path`` exists and ``overwrite`` is false.
-        InputError: it cannot be there, or what is there is no file: a folder, a link, a device.
+        InputError: it cannot be there, or what is there is no file: a folder but a Zarr, a link, a device.
     """
     try:
         _check_place(path)
@@ -114,19 +119,25 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def _check_place(path: Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"No such folder for the output: path={path}. Make it first, or name another.")
-    if path.is_dir():
+    if path.is_dir() and not (path / "zarr.json").is_file():
+        # Replacing it could take anything with it.
         raise InputError(f"The output is a folder: path={path}. Name a file in it.")
     if path.is_symlink():
         # The new file would take the place of the link, and not be where it points to.
         raise InputError(f"The output is a link: path={path}, target={os.readlink(path)}. Name the target itself.")
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"The output is a device or a pipe: path={path}. Name a file.")
     for extra in BESIDE:
         beside = path.with_name(path.name + extra)
-        if beside.is_dir() or beside.is_symlink():
+        if beside.is_symlink() or (beside.is_dir() and not _is_ours(beside, path)):
             raise InputError(f"A folder or a link is in the way: path={beside}. Move it, or name another output.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise InputError(f"Nothing may be written to the folder: path={path}. Name another, or mend its permissions.")
+
+
+def _is_ours(folder: Path, path: Path) -> bool:
+    """Tell whether a folder beside an output is one that a run has left: a Zarr, or the beginnings of one."""
+    return path.suffix.lower() == ".zarr" or (folder / "zarr.json").is_file()
 
 
 def check_apart(output: Path, inputs: Mapping[str, object]) -> None:
