@@ -504,7 +504,7 @@ def test_missing_levels_and_wrongly_marked_ones_are_found(good, tmp_path, name):
 
 
 WRONG_ARRAYS = {
-    "floats": lambda array: array.astype(np.float32),
+    "doubles": lambda array: array.astype(np.float64),
     "a batch": lambda array: array[None],
     "channels first": lambda array: array.transpose(2, 0, 1),
     "grey": lambda array: array[..., 0],
@@ -524,7 +524,7 @@ def test_a_tiff_of_others_is_no_reason_to_crash(good, tmp_path):
         "strips": (image, {}),
         "planes": (image.transpose(2, 0, 1), {"planarconfig": "separate", "tile": (64, 64)}),
         "oblong": (image, {"tile": (64, 32)}),
-        "16 bits": (image.astype(np.uint16), {"tile": (64, 64)}),
+        "32 bits": (image.astype(np.uint32), {"tile": (64, 64)}),
         "grey": (image[..., 0], {"tile": (64, 64)}),
     }
     for case, (pixels, layout) in cases.items():
@@ -575,7 +575,7 @@ def test_what_is_missing_or_not_finite_is_an_error_and_no_verdict(good, tmp_path
     with pytest.raises(tiler.InputError, match="No such file"):
         verify(tmp_path / "none.tif", good)
     with pytest.raises(tiler.OptionError, match=r"\.tif"):
-        verify(good / "latents.png", good)
+        verify(good / "latents.gif", good)
     source = np.load(good / "latents.npy")
     source[3, 3, 3] = np.nan
     with pytest.raises(tiler.InputError, match="NaN"):

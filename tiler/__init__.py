@@ -19,7 +19,7 @@ from tiler.errors import (
     VerificationError,
 )
 from tiler.latents import Latents
-from tiler.output import Npy, Tiff
+from tiler.output import Jpeg, Npy, Png, Tiff, WebP, Zarr
 from tiler.plan import Plan
 from tiler.profile import Profile
 from tiler.source import Source
@@ -29,12 +29,14 @@ from tiler.window import Span, Window
 __all__ = [
     "InputError",
     "InputWarning",
+    "Jpeg",
     "Latents",
     "NonFiniteError",
     "Npy",
     "OptionError",
     "OutputExistsError",
     "Plan",
+    "Png",
     "Profile",
     "RefusedError",
     "Report",
@@ -45,7 +47,9 @@ __all__ = [
     "TilerError",
     "Verification",
     "VerificationError",
+    "WebP",
     "Window",
+    "Zarr",
     "decode",
     "decode_lazily",
     "encode",

@@ -103,8 +103,8 @@ def decode(
 
     Args:
         latents: a file, an array or a source; ``Latents`` says how it is to be read.
-        output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF) or ``.npy`` (height, width, 3) uint8;
-            ``Tiff`` says what a TIFF is to be like.
+        output: the file to write, ``.tif`` or ``.tiff`` (a tiled BigTIFF), ``.zarr`` (an OME-Zarr), ``.png``, ``.jpg``,
+            ``.webp`` or ``.npy`` (height, width, 3); ``Tiff``, ``Zarr``, … say what it is to be like.
         weights: the decoder: a file, or a name such as "taesd" or "photo" (``tiler weights list``), whose file is
             fetched if need be. By default what the environment variable TAESD_TILER_WEIGHTS names.
         region: (x, y, width, height) of the part of the image to decode, px from its top left corner; it gets the
@@ -146,6 +146,7 @@ def decode(
         check_samples(verify)
         if precision != "float32":
             raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
+        file.check_verifiable()
     path = find_checkpoint(weights, "decoder", latents)
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
@@ -156,14 +157,15 @@ def decode(
     plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, **area)
     planned = file.plan(plan, overwrite=overwrite)
     check_range(source.source if isinstance(source, Upscaled) else source)
-    model = partial(load_model, path, "decoder", precision)
+    model = partial(load_model, path, "decoder", precision, file.dtype)
     inputs: Fields = {
         "latents": fingerprint_source(source),
         "weights": checkpoint.sha256,
         **latents.fields,
         "precision": precision,
     }
-    job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
+    notes: Fields = {"weights file": path.name}
+    job = Job(planned, plan, source, inputs, model, notes, resume=resume, force=force, profile=profile or Profile())
     report = replace(_run(job, progress, started), n_replaced=len(replaced))
     if verify is None:
         return report
@@ -191,7 +193,7 @@ def verify(
     in the windows alone: a part p of the image with a probability of about 1 - (1 - p) ** samples, for sure with "all".
 
     Args:
-        output: the file, ``.tif``, ``.tiff`` or ``.npy``.
+        output: the file. A WebP or JPEG XL with losses, and a PNG of 16 bits, cannot be verified.
         latents: as they were given to ``decode``.
         weights: as they were given to ``decode``.
         region: as it was given to ``decode``.
@@ -215,7 +217,8 @@ def verify(
     path = Path(output)
     check_kind(path)
     check_samples(samples)
-    os.close(open_regular_file(path))
+    if not path.is_dir():
+        os.close(open_regular_file(path))
     latents = Latents.of(latents)
     checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
@@ -448,7 +451,7 @@ def _run(job: Job, progress: Progress | None, started: float) -> Report:
         done.n_levels,
         job.plan.n_tiles,
         done.n_resumed,
-        path.stat().st_size,
+        sum(each.stat().st_size for each in [path, *path.rglob("*")] if each.is_file()),
         job.profile.wall_seconds,
     )
 

@@ -81,14 +81,15 @@ def decode(
     """Decode LATENTS to the image OUTPUT.
 
     LATENTS is a .npy, .npz, .safetensors, .latent, .pt or .tif file, a Zarr folder, or a PNG of 8-bit latents. OUTPUT
-    ends in .tif or .tiff
-    (a pyramidal BigTIFF) or .npy.
+    ends in .tif or .tiff (a pyramidal BigTIFF), .zarr (an OME-Zarr), .png, .jpg, .webp or .npy.
     """
     from tiler import api
     from tiler.models import find_checkpoint
     from tiler.profile import Profile
     from tiler.progress import show_progress
 
+    if output.caveat and not quiet:
+        click.echo(f"Note: {output.caveat}", err=True)
     if dry_run:
         found = find_checkpoint(weights, "decoder", latents)
         click.echo(api.plan_decode(latents, output, weights=found, region=region, **resources).summary())

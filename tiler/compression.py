@@ -60,7 +60,8 @@ def _encode_jxl(tile: NDArray[Any], quality: int) -> bytes:
     import imagecodecs
 
     if quality == 100:
-        return bytes(imagecodecs.jpegxl_encode(tile, lossless=True, effort=1, numthreads=1))
+        # Effort 1 is ten times as fast, but libjxl 0.11.2 changes pixels where a row ends in equal ones.
+        return bytes(imagecodecs.jpegxl_encode(tile, lossless=True, effort=2, numthreads=1))
     # Source: libjxl's JxlEncoderDistanceFromQuality.
     distance = 0.1 + (100 - quality) * 0.09 if quality >= 30 else 53 / 3000 * quality**2 - 23 / 20 * quality + 25
     return bytes(imagecodecs.jpegxl_encode(tile, distance=distance, effort=3, numthreads=1))

@@ -42,7 +42,8 @@ FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000")
 LATENT_VALUES: NDArray[np.float32] = ((np.arange(256) / 255 - 0.5) * 6).astype(np.float32)
 """What each byte of 8-bit latents stands for. Source: the convention of TAESD, ``(x - 0.5) * 6``."""
 
-_pillow_limit = threading.Lock()
+pillow_limit = threading.Lock()
+"""Held while Pillow's own limit, a global, is another one."""
 
 
 class PixelSource:
@@ -106,7 +107,7 @@ def load_file(
 
     # Pillow's own limit is a global, which it checks at several points before it allocates. It warns above
     # its limit and refuses above twice that, so half of ours makes it refuse at ours. One load at a time.
-    with _pillow_limit, warnings.catch_warnings(), os.fdopen(open_regular_file(path), "rb") as file:
+    with pillow_limit, warnings.catch_warnings(), os.fdopen(open_regular_file(path), "rb") as file:
         warnings.simplefilter("ignore")  # What changes pixels comes as an exception.
         pillows_own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, LIMIT_PX // 2
         try:

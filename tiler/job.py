@@ -1,16 +1,18 @@
 """One output from start to end: what is checked before, what survives a failure, and what is left."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 
+from tiler import files
 from tiler.engine import Turns, run_tile
 from tiler.fingerprint import Fields, find_version
 from tiler.journal import Journal
 from tiler.journal_file import FORMAT
 from tiler.model import Model
-from tiler.output import PlannedFile
 from tiler.plan import Plan
+from tiler.planned_file import PlannedFile
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.room import check_disk, check_memory
 from tiler.schedule import Progress, run_plan
@@ -32,6 +34,8 @@ class Job:
     """What tells source and weights from others, by names that people know."""
     load_model: Callable[[], Model]
     """Loads what makes tiles of it; called when all else is well."""
+    notes: Fields = field(default_factory=dict)
+    """What the file is to say besides; it does not tell the job from others."""
     resume: bool = False
     """Go on with a half-done output, if there is one."""
     force: bool = False
@@ -51,6 +55,12 @@ class Job:
             **self.output.fields,
             "software": f"taesd-tiler {find_version()}, journal {FORMAT}",
         }
+
+    @property
+    def description(self) -> str:
+        """How the file was made, as JSON to be kept in it; the same however often the job is stopped."""
+        fields = self.fields
+        return json.dumps({"software": fields["software"], **self.notes, **fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +90,8 @@ def run_job(job: Job, progress: Progress | None = None) -> Done:
         if not journal.complete:
             if not job.force:
                 check_disk(output.path.parent, _count_missing(job, journal))
-                check_memory(job.plan.peak_bytes)
-            sink = journal.start(output.open_sink)
+                check_memory(job.plan.peak_bytes + output.commit_bytes)
+            sink = journal.start(lambda reopen: output.open_sink(reopen, job.description))
             # Fewer than there were lines, where quarters are missing.
             n_resumed = journal.n_finished
             with job.profile.measure("load"):
@@ -111,7 +121,7 @@ def run_job(job: Job, progress: Progress | None = None) -> Done:
 
 def _count_missing(job: Job, journal: Journal) -> int:
     """Return how many bytes the output may need besides those that it has, or had and gives back."""
-    there = journal.part.stat().st_blocks * 512 if journal.part.exists() else 0
+    there = files.count_bytes(journal.part)
     missing = max(0, job.output.most_bytes - there)
     if not journal.resumed:
         return missing

@@ -7,8 +7,9 @@ import numpy as np
 
 from tiler.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
 from tiler.npy_sink import NpySink
-from tiler.output import PathLike, PlannedFile, check_kind
+from tiler.output import PathLike, check_kind
 from tiler.plan import Plan
+from tiler.planned_file import PlannedFile
 from tiler.strided_sink import StridedSink, count_bytes
 
 LATENT_KINDS = (".npy", ".safetensors", ".png")
@@ -42,7 +43,7 @@ class LatentFile:
         path, shape = Path(self.path), plan.output_shape
         kind = path.suffix.lower()
 
-        def open_sink(reopen: bool) -> StridedSink:
+        def open_sink(reopen: bool, description: str) -> StridedSink:
             if kind == ".png":
                 return LatentPngSink(path, shape, overwrite=overwrite, reopen=reopen)
             sink = NpySink if kind == ".npy" else SafetensorsSink

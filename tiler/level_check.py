@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tiler.detail_check import CELL_PX, LUMA, DetailComparison, find_clipped
 from tiler.sampling import cover
 from tiler.window import Span, Window
-from tiler.written_image import DamagedImageError, WrittenImage
+from tiler.written_image import UNITS, DamagedImageError, WrittenImage
 
 COLOUR_FACTOR = 5
 """How much farther a colour may be off than the brightness."""
@@ -36,7 +36,7 @@ class LevelCheck:
     n_tiles_off: int
     """Those that do not fit the level below, or cannot be read."""
     max_difference: float
-    """Largest |Δ| from the means, of 255; of a JPEG, of the brightness of 8 × 8 px."""
+    """Largest |Δ| from the means, of 255 whatever the numbers; of a JPEG, of the brightness of 8 × 8 px."""
     problem: str = ""
     """The first that is wrong, if anything is."""
 
@@ -65,7 +65,7 @@ def check_level(image: WrittenImage, level: int, tell: Callable[[Window], None] 
         tell: called with each tile when it is done.
     """
     tiles = list_tiles(image, level)
-    comparison = JpegComparison(image.quantization[0][0]) if image.quantization else ExactComparison()
+    comparison = JpegComparison(image.quantization[0][0]) if image.quantization else ExactComparison(image.dtype)
     n_off, problem = 0, ""
     for tile in tiles:
         try:
@@ -79,16 +79,20 @@ def check_level(image: WrittenImage, level: int, tell: Callable[[Window], None] 
 
 
 class ExactComparison:
-    """Tiles without loss: a pixel is the mean of four, rounded half up."""
+    """Tiles without loss: a pixel is the mean of four, of whole numbers rounded half up."""
 
-    largest = 0.0
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._unit = UNITS[dtype.name]
+        # Of four times a pixel, -2 to +1 were gone before; of a float, what sums of float32 lose.
+        self._least, self._most = (-1.0, 2.0) if dtype.kind == "u" else (-4e-6, 4e-6)
+        self.largest = 0.0
 
-    def fits(self, pixels: NDArray[np.uint8], below: NDArray[np.uint8]) -> bool:
+    def fits(self, pixels: NDArray[Any], below: NDArray[Any]) -> bool:
         """Whether a tile is made of the pixels below it."""
-        # Of four times a pixel, -2 to +1 were gone before.
-        off = 4 * pixels.astype(np.int16) - add_four(below)
-        self.largest = max(self.largest, float(np.abs(off).max()) / 4)
-        return bool(off.max() <= 2 and off.min() >= -1)
+        sums = add_four(below)
+        off = 4 * pixels.astype(sums.dtype) - sums
+        self.largest = max(self.largest, float(np.abs(off).max()) / 4 * self._unit)
+        return bool(off.max() <= self._most and off.min() >= self._least)
 
     def find_problem(self) -> str:
         """Return what all tiles together show."""
@@ -110,7 +114,7 @@ class JpegComparison:
         self._n_cells = 0
         self.largest = 0.0
 
-    def fits(self, pixels: NDArray[np.uint8], below: NDArray[np.uint8]) -> bool:
+    def fits(self, pixels: NDArray[Any], below: NDArray[Any]) -> bool:
         """Whether a tile is made of the pixels below it."""
         cells = mean_cells(pixels - add_four(below) / np.float32(4))
         brightness, colour = np.abs(cells @ LUMA), np.abs(cells).max(axis=2)
@@ -140,10 +144,11 @@ def find_below(image: WrittenImage, level: int, tile: Window) -> Window:
     return Window(Span(rows.start, min(rows.stop, height)), Span(columns.start, min(columns.stop, width)))
 
 
-def add_four(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """Return the sums of 2 × 2 pixels; an odd last row or column counts twice."""
+def add_four(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return the sums of 2 × 2 pixels, in a type that holds them; an odd last row or column counts twice."""
     rows, columns = (np.minimum(np.arange(size + size % 2), size - 1) for size in pixels.shape[:2])
-    even = pixels[np.ix_(rows, columns)].astype(np.int16)
+    wide = {"uint8": np.int16, "uint16": np.int32, "float32": np.float64}[pixels.dtype.name]
+    even = pixels[np.ix_(rows, columns)].astype(wide)
     return even[0::2, 0::2] + even[0::2, 1::2] + even[1::2, 0::2] + even[1::2, 1::2]
 
 

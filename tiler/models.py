@@ -12,6 +12,7 @@ from taesd_core.layers import Layers, convolutions
 from taesd_core.load import load_window_model, quiet_start
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
+from tiler.compression import DType
 from tiler.errors import InputError, OptionError
 from tiler.latents import Latents
 from tiler.model import Model
@@ -74,15 +75,19 @@ def find_network(weights: PathLike | None, part: Part, channels: int) -> Network
     return Network.decoder(channels) if part == "decoder" else Network.encoder(channels)
 
 
-def load_model(path: Path, part: Part, precision: Precision = "float32") -> Model:
-    """Load a model, once: the same file gives the same model again, compiled steps included."""
+def load_model(path: Path, part: Part, precision: Precision = "float32", dtype: DType | None = None) -> Model:
+    """Load a model, once: the same file gives the same model again, compiled steps included.
+
+    A decoder gives pixels of type ``dtype``, by default bytes; an encoder gives float32.
+    """
     status = path.stat()
-    return _load_model(path, part, precision, status.st_mtime_ns, status.st_size)
+    output = dtype or ("uint8" if part == "decoder" else "float32")
+    return _load_model(path, part, precision, output, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=2)
-def _load_model(path: Path, part: Part, precision: Precision, mtime_ns: int, size_bytes: int) -> Model:
-    return load_window_model(path, part, output="uint8" if part == "decoder" else "float32", dtype=precision)
+def _load_model(path: Path, part: Part, precision: Precision, output: DType, mtime_ns: int, size_bytes: int) -> Model:
+    return load_window_model(path, part, output=output, dtype=precision)
 
 
 def load_reference(path: Path, source: Source) -> Reference:

@@ -150,20 +150,36 @@ precision = _option(
 )
 compression = _option(
     "--compression",
-    type=click.Choice(["deflate", "jpeg", "none"]),
-    help="Of a TIFF; deflate is lossless.  [default: deflate]",
+    type=click.Choice(["deflate", "jpeg", "lzw", "none", "webp", "zstd", "jxl"]),
+    help="Of a TIFF or OME-Zarr; deflate, lzw and zstd are lossless. lzw, zstd and jxl need the extra codecs; zstd, "
+    "webp and jxl are not read everywhere.  [default: deflate]",
 )
-quality = _number("--quality", metavar="Q", help="Of --compression jpeg, 1 to 100.  [default: 90]")
+quality = _number(
+    "--quality",
+    metavar="Q",
+    help="Of JPEG, WebP and JPEG XL, 1 to 100; WebP and JPEG XL of 100 are lossless.  [default: 90]",
+)
+dtype = _option(
+    "--dtype",
+    type=click.Choice(["uint8", "uint16", "float32"]),
+    help="Numbers of the pixels; float32 is what the model gives, about 0 to 1 and not clipped.  [default: uint8]",
+)
+layout = _option(
+    "--layout",
+    type=click.Choice(["pages", "ome"]),
+    help="Of a TIFF's levels: pages for OpenSlide, libvips and most others, ome (OME-TIFF) for Bio-Formats, QuPath and "
+    "Fiji.  [default: pages]",
+)
 file_tile = _number(
     "--file-tile",
     "file_tile_px",
     metavar="PX",
-    help="Side of the tiles of the TIFF itself.  [default: what suits --tile-size, up to 512]",
+    help="Side of the tiles of the TIFF itself, or of a Zarr's chunks.  [default: what suits --tile-size, up to 512]",
 )
 pyramid = _option(
     "--pyramid/--no-pyramid",
     default=None,
-    help="Whether a TIFF gets smaller levels for viewers.  [default: pyramid]",
+    help="Whether a TIFF or OME-Zarr gets smaller levels for viewers.  [default: pyramid]",
 )
 megapixels = _option("--megapixels", metavar="M", type=float, default=8.0, help="Size of the picture.")
 overwrite = _option("--overwrite", is_flag=True, help="Replace an existing output; start a half-done one over.")
@@ -209,6 +225,8 @@ output = _group(
     _make_output,
     {
         "output": click.argument("output", type=PATH),
+        "dtype": dtype,
+        "layout": layout,
         "compression": compression,
         "quality": quality,
         "file_tile_px": file_tile,

@@ -23,6 +23,7 @@ from tiler.errors import InputError, OptionError
 from tiler.npy_sink import NpySink
 from tiler.png_writer import write_png
 from tiler.srgb_profile import srgb_profile
+from tiler.tile_codec import check_dtype
 from tiler.window import Window
 
 PictureFormat = Literal["png", "jpeg", "webp"]
@@ -194,10 +195,11 @@ def check_picture(
             f"Too large for a {limits.name}: image={height} × {width} px, at most {limits.side_px} px a side. "
             f"Write a TIFF: tiler decode … {instead} --compression {compression}"
         )
-    if np.dtype(dtype).name not in limits.dtypes:
+    numbers = check_dtype(dtype)
+    if numbers.name not in limits.dtypes:
         raise OptionError(
-            f"No such numbers in a {limits.name}: dtype={np.dtype(dtype)}, which holds {', '.join(limits.dtypes)}. "
-            f"Write a TIFF: tiler decode … {instead} --dtype {np.dtype(dtype)}"
+            f"No such numbers in a {limits.name}: dtype={numbers}, which holds {', '.join(limits.dtypes)}. "
+            f"Write a TIFF: tiler decode … {instead} --dtype {numbers}"
         )
 
 

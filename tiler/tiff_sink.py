@@ -78,8 +78,7 @@ class TiffSink(Sink):
         height, width, channels = shape
         if min(shape) < 1 or channels != 3:
             raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
-        if layout not in get_args(Layout):
-            raise OptionError(f"No such layout: layout={layout}. Use {' or '.join(get_args(Layout))}.")
+        check_layout(layout)
         self._codec = TileCodec(compression, quality, file_tile_px, dtype)
         super().__init__(path, overwrite=overwrite)
         self.file_tile_px, self.layout, self.dtype = file_tile_px, layout, self._codec.dtype
@@ -230,6 +229,16 @@ class TiffSink(Sink):
         self._file = files.open_file(self.part_path)
         size = os.fstat(self._file.fileno()).st_size
         self._end = size + size % 2
+
+
+def check_layout(layout: str) -> None:
+    """Refuse an unknown layout.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if layout not in get_args(Layout):
+        raise OptionError(f"No such layout: layout={layout}. Use {' or '.join(get_args(Layout))}.")
 
 
 def count_most_bytes(shape: tuple[int, int, int], codec: TileCodec, *, pyramid: bool) -> int:

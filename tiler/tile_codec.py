@@ -1,12 +1,12 @@
 """How the tiles of a TIFF become bytes, and bytes tiles again; and how many bytes they become at most."""
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tiler.compression import KINDS, Compression
+from tiler.compression import KINDS, Compression, DType
 from tiler.errors import OptionError
 
 
@@ -32,7 +32,7 @@ class TileCodec:
         if compression not in KINDS:
             raise OptionError(f"No such compression: compression={compression}. Use {', '.join(KINDS)}.")
         self.compression, self.quality, self.size_px = compression, quality, size_px
-        self.dtype, self._kind = np.dtype(dtype), KINDS[compression]
+        self.dtype, self._kind = check_dtype(dtype), KINDS[compression]
         if self.dtype.name not in self._kind.dtypes:
             raise OptionError(
                 f"No such numbers in this compression: dtype={self.dtype}, compression={compression}, which holds "
@@ -93,6 +93,21 @@ class TileCodec:
             len(self.encode(each.view(self.dtype).reshape(self.size_px, self.size_px, 3))) for each in (bits, noise)
         )
         return n_bytes + n_bytes // 16
+
+
+def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the type of pixels.
+
+    Raises:
+        OptionError: it is not among those that are decoded to.
+    """
+    try:
+        found = np.dtype(dtype)
+        if found.name in get_args(DType):
+            return found
+    except TypeError:
+        pass
+    raise OptionError(f"No such numbers: dtype={dtype}. Use {', '.join(get_args(DType))}.")
 
 
 def fill_tile(tile: NDArray[Any], size: int) -> NDArray[Any]:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from tiler.errors import OptionError
 from tiler.level_check import LevelCheck, check_level, list_tiles
 from tiler.model import Network
@@ -21,7 +19,7 @@ from tiler.sampling import choose_windows, cover
 from tiler.source import Source
 from tiler.window import Window
 from tiler.window_check import Reference, WindowCheck, check_window
-from tiler.written_image import WrittenImage
+from tiler.written_image import UNITS, WrittenImage
 
 Samples = int | Literal["all"]
 """How many windows to decode again, or all that there are."""
@@ -53,7 +51,7 @@ class Verification:
         return not self.problems and all(check.ok for check in self._checks)
 
     @property
-    def max_difference(self) -> int:
+    def max_difference(self) -> float:
         """Largest |Δ| of all windows, of 255."""
         return max((each.max_difference for each in self.windows), default=0)
 
@@ -84,7 +82,7 @@ class Verification:
         windows = "1 window" if len(self.windows) == 1 else f"{len(self.windows)} windows"
         levels = f"; {len(self.levels) + 1} levels fit each other" if self.levels else ""
         return (
-            f"{self.path} is what the latents decode to: in {windows} max |Δ| {self.max_difference}, "
+            f"{self.path} is what the latents decode to: in {windows} max |Δ| {self.max_difference:.3g}, "
             f"{self.share_different:.2g} of the samples differ{levels}"
         )
 
@@ -147,8 +145,8 @@ def find_problems(image: WrittenImage, network: Network, place: Window) -> tuple
     expected = (height, width, network.channels_out)
     if image.levels[0] != expected:
         return (f"shape={image.levels[0]}, but the latents decode to {expected}",)
-    if image.dtype != np.uint8:
-        return (f"dtype={image.dtype}, not uint8",)
+    if image.dtype.name not in UNITS:
+        return (f"dtype={image.dtype}, not one of {', '.join(UNITS)}",)
     pyramid = [(*shape, network.channels_out) for shape in level_shapes(height, width, image.file_tile_px or 1)]
     if image.levels not in ([expected], pyramid):
         return (f"levels={len(image.levels)}: {image.levels}, but a pyramid would have {len(pyramid)}: {pyramid}",)

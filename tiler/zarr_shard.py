@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import OptionError
-from tiler.tile_codec import fill_tile
+from tiler.tile_codec import check_dtype, fill_tile
 
 ZarrCompression = Literal["deflate", "zstd", "none"]
 ABSENT = (2**64 - 1, 2**64 - 1)
@@ -63,7 +63,7 @@ class ShardCodec:
                 "Use a tile size that is a multiple of the file tile."
             )
         self.compression, self.shard_px, self.chunk_px = compression, shard_px, chunk_px
-        self.channels, self.dtype = channels, np.dtype(dtype)
+        self.channels, self.dtype = channels, check_dtype(dtype)
         self.n_across = shard_px // chunk_px
 
     @property

@@ -1,0 +1,277 @@
+"""Every kind of output, from the call to what other libraries read: the pixels, the levels, and how it was made."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import RepeatModel
+from PIL import Image
+
+import tiler
+from tiler import api
+from tiler.errors import InputError, OptionError
+from tiler.output import describe_output
+from tiler.pyramid import halve
+
+HEIGHT, WIDTH, FILE_TILE_PX = 30, 41, 64
+TILE_PX = 128
+
+
+def read_tiff(path):
+    with tifffile.TiffFile(path) as tiff:
+        if tiff.pages[0].compression not in (1, 8):
+            pytest.importorskip("imagecodecs")
+        [series] = tiff.series
+        return [level.asarray() for level in series.levels]
+
+
+def read_zarr(path):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(path, mode="r")
+    return [group[str(level)][:].transpose(1, 2, 0) for level in range(len(list(group.array_keys())))]
+
+
+def read_pillow(path):
+    with Image.open(path) as image:
+        return [np.asarray(image)]
+
+
+def read_16_bit_png(path):
+    return [pytest.importorskip("imagecodecs").png_decode(path.read_bytes())]
+
+
+def read_npy(path):
+    return [np.load(path)]
+
+
+TILED = {"file_tile_px": FILE_TILE_PX}
+OUTPUTS = {
+    "ome": ("image.tif", TILED | {"layout": "ome"}, read_tiff),
+    "uint16": ("image.tif", TILED | {"dtype": "uint16"}, read_tiff),
+    "float32": ("image.tif", TILED | {"dtype": "float32", "layout": "ome"}, read_tiff),
+    "lzw": ("image.tif", TILED | {"compression": "lzw"}, read_tiff),
+    "zstd": ("image.tif", TILED | {"compression": "zstd", "dtype": "uint16"}, read_tiff),
+    "webp-lossless": ("image.tif", TILED | {"compression": "webp", "quality": 100}, read_tiff),
+    "jxl-lossless": ("image.tif", TILED | {"compression": "jxl", "quality": 100}, read_tiff),
+    "zarr": ("image.zarr", TILED, read_zarr),
+    "zarr-float32": ("image.ome.zarr", TILED | {"dtype": "float32", "compression": "none"}, read_zarr),
+    "png": ("image.png", {}, read_pillow),
+    "png-uint16": ("image.png", {"dtype": "uint16"}, read_16_bit_png),
+    "jpeg": ("image.jpg", {"quality": 95}, read_pillow),
+    "webp": ("image.webp", {"quality": 100}, read_pillow),
+    "npy-uint16": ("image.npy", {"dtype": "uint16"}, read_npy),
+    "npy-float32": ("image.npy", {"dtype": "float32"}, read_npy),
+}
+NEEDS_IMAGECODECS = ("lzw", "zstd", "jxl-lossless", "png-uint16")
+every_output = pytest.mark.parametrize("name", OUTPUTS)
+
+
+def describe(folder, name):
+    if name in NEEDS_IMAGECODECS:
+        pytest.importorskip("imagecodecs")
+    file, options, read = OUTPUTS[name]
+    return describe_output(folder / file, options), read
+
+
+@pytest.fixture(scope="module")
+def pictured():
+    """Latents, and what the plain whole-image model makes of them."""
+    from taesd_core.variants import find_weights
+    from tiler.models import load_reference
+
+    random = np.random.default_rng(0)
+    coarse = random.normal(size=(HEIGHT // 4 + 1, WIDTH // 4 + 1, 4)).repeat(4, 0).repeat(4, 1)[:HEIGHT, :WIDTH]
+    latents = (0.5 * coarse + 0.2 * random.normal(size=coarse.shape)).astype(np.float32)
+    return latents, load_reference(find_weights("photo", "decoder"))(latents)
+
+
+@every_output
+def test_it_holds_what_the_whole_image_model_gives_and_its_means_and_is_verified(tmp_path, pictured, name):
+    output, read = describe(tmp_path, name)
+    latents, whole = pictured
+    report = tiler.decode(latents, output, weights="photo", tile_size_px=TILE_PX)
+    assert [path.name for path in tmp_path.iterdir()] == [output.path.name]
+    levels = read(output.path)
+    assert len(levels) == report.n_levels == (4 if "file_tile_px" in OUTPUTS[name][1] else 1)
+    assert report.size_bytes > 10_000
+    largest = {"uint8": 255, "uint16": 65535}.get(output.dtype)
+    expected = whole if largest is None else np.rint(whole.clip(0, 1).astype(np.float64) * largest)
+    assert levels[0].dtype == output.dtype
+    difference = np.abs(levels[0] - expected)
+    if name == "jpeg":
+        assert difference.mean() < 4
+    else:
+        # Sums of float32 differ by some 1e-5, and so may what they are rounded to.
+        assert difference.max() <= (1 if output.dtype == "uint8" else 4e-5 * (largest or 1))
+    if largest is None:
+        assert levels[0].min() < 0  # not clipped
+    for level, below in zip(levels[1:], levels, strict=False):
+        np.testing.assert_array_equal(level, halve(below), strict=True)
+
+    if name == "png-uint16":
+        with pytest.raises(InputError, match="cannot be verified"):
+            tiler.verify(output.path, latents, weights="photo")
+        return
+    found = tiler.verify(output.path, latents, weights="photo", samples=4)
+    assert found.ok, found.lines
+    assert len(found.levels) == report.n_levels - 1
+    other = latents + np.float32(0.02)
+    assert not tiler.verify(output.path, other, weights="photo", samples=4).ok
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Models that take no time."""
+    models = {
+        "uint8": RepeatModel(),
+        "uint16": lambda *a: RepeatModel()(*a).astype(np.uint16) * 257,
+        "float32": lambda *a: RepeatModel()(*a) / np.float32(255),
+    }
+    monkeypatch.setattr(api, "load_model", lambda path, part, precision, dtype: models[dtype])
+
+
+DESCRIBED = [name for name in OUTPUTS if "npy" not in name]
+
+
+def read_description(path):
+    """Return what an image says of how it was made, found by other libraries."""
+    if path.is_dir():
+        return json.loads((path / "zarr.json").read_text())["attributes"]["taesd-tiler"]
+    if path.suffix == ".tif":
+        with tifffile.TiffFile(path) as tiff:
+            if not tiff.is_ome:
+                return json.loads(tiff.pages[0].description)
+            annotations = tifffile.xml2dict(tiff.ome_metadata)["OME"]["StructuredAnnotations"]["MapAnnotation"]
+            return {each["K"]: each["value"] for each in annotations["Value"]["M"]}
+    with Image.open(path) as image:
+        assert image.info["icc_profile"]
+        if path.suffix == ".png":
+            return json.loads(image.text["Description"])
+        xmp = image.info["xmp"].decode()
+        return json.loads(re.search(r'<rdf:li xml:lang="x-default">(.*)</rdf:li>', xmp)[1])
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_it_says_how_it_was_made_whatever_the_workers_and_however_often_it_was_stopped(
+    tmp_path, stand_in, monkeypatch, latents, name
+):
+    contents = []
+    for folder, workers in (("one", 1), ("three", 3), ("stopped", 1)):
+        (tmp_path / folder).mkdir()
+        output, _ = describe(tmp_path / folder, name)
+        how = {"weights": "photo", "tile_size_px": TILE_PX, "workers": workers}
+        if folder == "stopped":
+            stop_at_the_third_tile(monkeypatch, latents(HEIGHT, WIDTH), output, how)
+            how["resume"] = True
+        tiler.decode(latents(HEIGHT, WIDTH), output, **how)
+        said = read_description(output.path)
+        assert said["software"].startswith("taesd-tiler ")
+        assert said["weights file"] == "photo_decoder.safetensors"
+        assert re.fullmatch("[0-9a-f]{64}", said["weights"])
+        assert "sha256" in said["latents"]
+        assert said["size"] == f"{HEIGHT * 8} × {WIDTH * 8} px"
+        assert said["tile size"] == f"{TILE_PX // 8} latent px"
+        contents.append((said, output.path))
+    assert contents[0][0] == contents[1][0] == contents[2][0]
+    if output.path.suffix == ".tif":
+        return  # tiles are in the order in which they came
+    one, *others = (
+        {path.relative_to(each).as_posix(): path.read_bytes() for path in [each, *each.rglob("*")] if path.is_file()}
+        for _, each in contents
+    )
+    assert others == [one, one]
+
+
+def stop_at_the_third_tile(monkeypatch, latents, output, how):
+    with monkeypatch.context() as patch:
+        load, n_calls = api.load_model, []
+
+        def load_failing(*words):
+            model = load(*words)
+
+            def fail(*window):
+                n_calls.append(1)
+                if len(n_calls) == 3:
+                    raise ZeroDivisionError
+                return model(*window)
+
+            return fail
+
+        patch.setattr(api, "load_model", load_failing)
+        with pytest.raises(tiler.TileError):
+            tiler.decode(latents, output, **how)
+
+
+# -- what is refused, before any work
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "words"),
+    [
+        ("a.jpg", {"dtype": "uint16"}, "Not an option of a .jpg file: dtype=uint16"),
+        ("a.zarr", {"compression": "jpeg"}, "No such compression of an OME-Zarr: compression=jpeg"),
+        ("a.zarr", {"layout": "ome"}, "Not an option of a .zarr file"),
+        ("a.npy", {"dtype": "int8"}, "No such numbers: dtype=int8"),
+        ("a.tif", {"dtype": "complex"}, "No such numbers: dtype=complex"),
+        ("a.png", {"dtype": "float32"}, "No such numbers in a PNG: dtype=float32.* a.tif --dtype float32"),
+        ("a.tif", {"dtype": "float32", "compression": "jpeg"}, "No such numbers in this compression: dtype=float32"),
+        ("a.webp", {"quality": 0}, "No such quality: quality=0"),
+    ],
+    ids=str,
+)
+def test_what_a_kind_cannot_hold_is_refused(tmp_path, latents, file, options, words):
+    with pytest.raises(OptionError, match=words):
+        tiler.decode(latents(5, 5), describe_output(tmp_path / file, options), weights="photo")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "upscale", "words"),
+    [
+        ("a.jpg", 8188, r"image=65504 × 8 px, at most 65500 px a side.*tiler decode … a.tif --compression jpeg"),
+        ("a.webp", 2048, "image=16384 × 8 px, at most 16383 px a side.*a.tif --compression jpeg"),
+        ("a.png", 125_001, "image=1000008 × 8 px, at most 1000000 px a side.*a.tif --compression deflate"),
+    ],
+)
+def test_what_is_too_large_for_a_picture_is_refused_with_the_command_to_use(tmp_path, latents, file, upscale, words):
+    with pytest.raises(OptionError, match=words):
+        tiler.decode(latents(upscale, 1), tmp_path / file, weights="photo")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("a.tif", {"compression": "webp"}),
+        ("a.tif", {"compression": "jxl", "quality": 99}),
+        ("a.webp", {}),
+        ("a.png", {"dtype": "uint16"}),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_verified_is_told_before_and_after(tmp_path, stand_in, latents, file, options):
+    if options.get("compression") == "jxl":
+        pytest.importorskip("imagecodecs")
+    output = describe_output(tmp_path / file, options)
+    with pytest.raises(OptionError, match="Not to be verified"):
+        tiler.decode(latents(9, 9), output, weights="photo", verify=1)
+    assert not list(tmp_path.iterdir())
+    tiler.decode(latents(9, 9), output, weights="photo")
+    with pytest.raises(InputError, match="cannot be verified"):
+        tiler.verify(output.path, latents(9, 9), weights="photo")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "jxl"])
+def test_a_missing_package_is_named(tmp_path, monkeypatch, compression):
+    monkeypatch.setattr("tiler.tile_codec.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=rf"compression={compression} needs imagecodecs. Install .*\[codecs\]"):
+        tiler.decode(np.zeros((4, 5, 5)), tiler.Tiff(tmp_path / "a.tif", compression=compression), weights="photo")
+
+
+def test_a_picture_that_takes_too_much_memory_to_encode_is_refused(tmp_path, stand_in, monkeypatch, latents):
+    monkeypatch.setattr("tiler.room.find_memory", lambda: 10**9)
+    with pytest.raises(tiler.RefusedError, match="Too little memory"):
+        tiler.decode(latents(2000, 2000), tmp_path / "a.jpg", weights="photo", tile_size_px=TILE_PX)
+    assert not list(tmp_path.iterdir())

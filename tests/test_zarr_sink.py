@@ -1,0 +1,162 @@
+"""What is particular to an OME-Zarr: it is valid, it is a folder, and its shards are files."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tiler import files
+from tiler.errors import InputError, OptionError, OutputExistsError, TileError
+from tiler.sink import check_output
+from tiler.window import Span, Window
+from tiler.zarr_shard import ShardCodec, crc32c
+from tiler.zarr_sink import ZarrSink
+
+SHAPE = (70, 90, 3)
+OPTIONS = {"shard_px": 32, "file_tile_px": 16}
+
+
+def fill(sink, value=7):
+    for level, (height, width) in enumerate(sink.levels):
+        sink.write(level, Window.whole(height, width), np.full((height, width, 3), value, sink.dtype))
+
+
+def make(path, value=7, **options):
+    sink = ZarrSink(path, SHAPE, **OPTIONS, **options)
+    fill(sink, value)
+    sink.commit()
+    return sink
+
+
+def first_pixel(path):
+    return ShardCodec("deflate", 32, 16, 3, "uint8").read((path / "0" / "c" / "0" / "0" / "0").read_bytes())[0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_it_is_valid_ome_zarr(tmp_path, dtype):
+    models = pytest.importorskip("ome_zarr_models.v05")
+    zarr = pytest.importorskip("zarr")
+    path = make(tmp_path / "a.zarr", dtype=dtype, description='{"software": "x"}').path
+    group = zarr.open_group(path, mode="r")
+    image = models.Image.from_zarr(group)
+    [multiscale] = image.attributes.ome.multiscales
+    assert [axis.name for axis in multiscale.axes] == ["c", "y", "x"]
+    assert [each.path for each in multiscale.datasets] == ["0", "1", "2", "3"]
+    assert group["0"].shards == (3, 32, 32)
+    assert group["0"].chunks == (3, 16, 16)
+    assert group.attrs["taesd-tiler"] == {"software": "x"}
+
+
+def test_pixels_of_a_level_lie_in_the_middle_of_the_four_below(tmp_path):
+    document = json.loads((make(tmp_path / "a.zarr").path / "zarr.json").read_text())
+    datasets = document["attributes"]["ome"]["multiscales"][0]["datasets"]
+    for level, dataset in enumerate(datasets):
+        scale, *shift = dataset["coordinateTransformations"]
+        assert scale["scale"] == [1, 2**level, 2**level]
+        # Pixel 0 of level 2 is the mean of pixels 0 to 3: its middle is at 1.5.
+        assert [each["translation"] for each in shift] == ([[0, (2**level - 1) / 2, (2**level - 1) / 2]] * bool(level))
+
+
+def test_all_chunks_exist_even_black_ones_and_none_beyond_the_edge(tmp_path):
+    path = make(tmp_path / "a.zarr", 0).path
+    assert sum(each.is_file() for each in (path / "0" / "c").rglob("*")) == 3 * 3
+    content = (path / "0" / "c" / "0" / "2" / "2").read_bytes()  # 6 × 26 px
+    index = np.frombuffer(content[-(4 * 16 + 4) : -4], "<u8").reshape(4, 2)
+    assert (index == 2**64 - 1).all(axis=1).tolist() == [False, False, True, True]
+
+
+def test_the_checksum_is_castagnolis():
+    assert crc32c(b"123456789") == 0xE3069283  # Source: the catalogue of checksums, CRC-32/ISCSI
+
+
+# -- damage
+
+
+def test_what_is_absent_or_damaged_is_not_read_back_as_0(tmp_path):
+    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    with pytest.raises(TileError, match="damaged"):
+        sink.read(0, Window.whole(32, 32))
+    fill(sink)
+    shard = tmp_path / "a.zarr.part" / "0" / "c" / "0" / "0" / "0"
+    content = shard.read_bytes()
+    for place in (len(content) - 10, 20):  # the index; a chunk
+        shard.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(TileError, match="damaged"):
+            sink.read(0, Window.whole(32, 32))
+    shard.write_bytes(content[:40])
+    with pytest.raises(TileError, match="damaged"):
+        sink.read(0, Window.whole(32, 32))
+
+
+@pytest.mark.parametrize("options", [{"compression": "jpeg"}, {"file_tile_px": 24}, {"dtype": "int8"}], ids=str)
+def test_options_out_of_range_are_refused(tmp_path, options):
+    with pytest.raises(OptionError):
+        ZarrSink(tmp_path / "a.zarr", SHAPE, **(OPTIONS | options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_window_that_is_not_whole_shards_is_refused(tmp_path):
+    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    with pytest.raises(OptionError, match="whole shards"):
+        sink.write(0, Window(Span(16, 32), Span(0, 32)), np.zeros((16, 32, 3), np.uint8))
+
+
+# -- folders
+
+
+def test_a_folder_that_is_no_zarr_is_never_replaced(tmp_path):
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "precious").write_text("x")
+    with pytest.raises(InputError, match="is a folder"):
+        check_output(tmp_path / "a.zarr", overwrite=True)
+    with pytest.raises(InputError, match="is a folder"):
+        ZarrSink(tmp_path / "a.zarr", SHAPE, overwrite=True, **OPTIONS)
+
+
+def test_an_old_zarr_stays_until_the_new_one_is_complete(tmp_path):
+    path = make(tmp_path / "a.zarr", 1).path
+    with pytest.raises(OutputExistsError):
+        ZarrSink(path, SHAPE, **OPTIONS)
+    sink = ZarrSink(path, SHAPE, overwrite=True, **OPTIONS)
+    fill(sink, 2)
+    assert first_pixel(path) == 1
+    sink.commit()
+    assert first_pixel(path) == 2
+    assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_rename_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
+    path = make(tmp_path / "a.zarr", 1).path
+    sink = ZarrSink(path, SHAPE, overwrite=True, **OPTIONS)
+    fill(sink, 2)
+    replace = files.replace
+
+    def fail(source, target):
+        if source == sink.part_path:
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "replace", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            sink.commit()
+    assert first_pixel(path) == 1
+    assert sorted(os.listdir(tmp_path)) == ["a.zarr", "a.zarr.part"]
+
+
+@pytest.mark.parametrize("then", ["go on", "start over"])
+def test_a_kill_between_the_two_renames_loses_neither(tmp_path, then):
+    path = make(tmp_path / "a.zarr", 1).path
+    sink = ZarrSink(path, SHAPE, overwrite=True, **OPTIONS)
+    fill(sink, 2)
+    sink.close()
+    path.rename(tmp_path / "a.zarr.part.old")
+    if then == "go on":
+        ZarrSink(path, SHAPE, overwrite=True, reopen=True, **OPTIONS).commit()
+        assert first_pixel(path) == 2
+    else:
+        ZarrSink(path, SHAPE, overwrite=True, **OPTIONS).discard()
+        assert first_pixel(path) == 1
+    assert os.listdir(tmp_path) == ["a.zarr"]
