@@ -12,7 +12,7 @@ from taesd_core.network import Network
 from tiler.array_source import ArraySource
 from tiler.fingerprint import fingerprint_source
 from tiler.job import Job, run_job
-from tiler.output import Npy, Tiff
+from tiler.output import Npy, Png, Tiff, Zarr
 from tiler.plan import Plan
 
 TILE_PX = 64
@@ -40,6 +40,10 @@ def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, 
     plan = Plan(Network.decoder(4), height, width, TILE_PX // 8, workers)
     if kind == "npy":
         file = Npy(Path(folder) / "image.npy")
+    elif kind == "png":
+        file = Png(Path(folder) / "image.png")
+    elif kind == "zarr":
+        file = Zarr(Path(folder) / "image.zarr", file_tile_px=32)
     else:
         file = Tiff(Path(folder) / "image.tif", compression=kind, file_tile_px=32)
     output = file.plan(plan, overwrite=overwrite)
@@ -51,8 +55,10 @@ def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, 
 def read_result(path):
     """What must be the same however often a job was stopped: all bytes, or all tiles of all levels."""
     path = Path(path)
+    if path.is_dir():
+        return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
     content = path.read_bytes()
-    if path.suffix == ".npy" or path.name.endswith(".npy.part"):
+    if path.suffix in (".npy", ".png") or path.name.endswith((".npy.part", ".png.part")):
         return content
     with tifffile.TiffFile(path) as file:
         return [

@@ -492,7 +492,7 @@ def test_overwrite_replaces_the_output_but_not_before_the_new_one_is_complete(fo
         "decode good.npy x.tif --weights photo --compression zip",
         "decode good.npy x.tif --weights photo --compression jpeg --quality 0",
         "decode good.npy x.tif --weights photo --file-tile 100",
-        "decode good.npy x.jpg --weights photo",
+        "decode good.npy x.gif --weights photo",
         "decode good.npy x --weights photo",
         "encode good.png x.tif --weights photo",
         "encode good.png x.npy --weights photo --tile-size 12",
@@ -504,7 +504,7 @@ def test_overwrite_replaces_the_output_but_not_before_the_new_one_is_complete(fo
         "demo x.tif --megapixels 0",
         "demo x.tif --megapixels nan",
         "demo x.tif --megapixels inf",
-        "demo x.jpg --megapixels 0.01",
+        "demo x.gif --megapixels 0.01",
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(folder, words):

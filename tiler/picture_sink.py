@@ -90,7 +90,10 @@ class PictureSink(NpySink):
         self.format, self.quality, self.description = format_, quality, description
         self._encoded = False
         super().__init__(path, shape, dtype, overwrite=overwrite, reopen=reopen)
-        self._encoded_path = self.part_path.with_name(self.part_path.name + ".encoded")
+
+    @property
+    def _encoded_path(self) -> Path:
+        return find_encoded(self.path)
 
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
         """Put ``pixels`` (height, width, 3) at ``window``; there is only level 0.
@@ -112,6 +115,8 @@ class PictureSink(NpySink):
             self._encode()
             files.replace(self._encoded_path, self.part_path)
             self._encoded = True
+            # A power cut must not leave the second rename without the first.
+            files.sync_folder(self.path.parent)
         super().commit()
 
     def discard(self) -> None:
@@ -170,6 +175,11 @@ class PictureSink(NpySink):
             n_bytes = min(n_rows, height - row) * row_bytes
             content = files.read_at(self._file, n_bytes, self._start + row * row_bytes)
             yield np.frombuffer(content, self.dtype).reshape(-1, width, channels)
+
+
+def find_encoded(path: Path) -> Path:
+    """Return where a picture is encoded."""
+    return path.with_name(path.name + ".part.encoded")
 
 
 def check_picture(

@@ -24,7 +24,7 @@ from tiler import files
 from tiler.errors import InputError, OutputExistsError
 from tiler.window import Window
 
-BESIDE = (".part", ".part.journal", ".part.quarters")
+BESIDE = (".part", ".part.journal", ".part.quarters", ".part.encoded", ".part.old")
 """What follows the name of an output in the names of the files beside it, until it is complete."""
 
 
