@@ -1,5 +1,6 @@
 """One contract for every sink: opened, written in any order from many threads, committed or discarded."""
 
+import multiprocessing
 import os
 import random
 import subprocess
@@ -28,6 +29,7 @@ from tiler.window import Span, Window
 from tiler.zarr_sink import ZarrSink
 
 FILE_TILE_PX = 16
+SHARED_SIZE = (300, 333)
 
 
 @dataclass
@@ -344,6 +346,30 @@ def test_a_sink_is_reopened_and_written_on(tmp_path, case):
     once, twice = (tmp_path / name / "a.out" for name in ("once", "twice"))
     # A TIFF too: tiles were written in the same order, and nothing is lost in between.
     assert content(once) == content(twice)
+
+
+def write_share(number, path, share):
+    """Write a share of the windows from threads, as another process does."""
+    case = CASES[number]
+    sink = case.open(path, (*SHARED_SIZE, case.n_channels), reopen=True)
+    sink.share()
+    with ThreadPoolExecutor(2) as threads:
+        jobs = [(level, window, make_image(case, *sink.levels[level], level)[window.slices]) for level, window in share]
+        for done in [threads.submit(sink.write, *job) for job in jobs]:
+            done.result()
+    sink.close()
+
+
+def test_processes_write_the_same_file(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        for number, case in enumerate(CASES):
+            sink = case.open(path := tmp_path / case.name, (*SHARED_SIZE, case.n_channels))
+            windows = [(level, each) for level, shape in enumerate(sink.levels) for each in cut(*shape, seed=level)]
+            # One share is written twice at the same time, as when a worker only seems to be dead.
+            shares = [windows[::2], windows[1::2], windows[::2]]
+            pool.starmap(write_share, [(number, path, share) for share in shares])
+            sink.commit()
+            assert_holds(case, path, sink.levels)
 
 
 @every_sink

@@ -4,9 +4,11 @@ A test puts another ``os`` into this module: one that fails, or that forgets wha
 """
 
 import errno
+import fcntl
 import io
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -26,6 +28,20 @@ def open_or_create(path: Path) -> tuple[io.FileIO, bool]:
                 return open_file(path), False
             except FileNotFoundError:
                 continue  # It was removed in between.
+
+
+@contextmanager
+def locked(file: io.FileIO) -> Iterator[None]:
+    """Hold a file while the block runs: all other processes that lock it wait, on other machines too.
+
+    Threads with the same open file do not: they need a lock of their own.
+    """
+    # Not fcntl.lockf: that lock is gone as soon as anybody in the process closes the file, opened for whatever.
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def write_at(file: io.FileIO, content: bytes | memoryview, position: int) -> None:

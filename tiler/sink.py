@@ -4,7 +4,8 @@ The life of a sink:
 
 1. It is opened: an existing output is refused unless it may be replaced, and ``NAME.part`` is made beside it. Or it
    is reopened: ``NAME.part`` is there from an earlier run and is written on.
-2. ``write`` puts windows where they belong, in any order, from many threads; no two windows share a file tile.
+2. ``write`` puts windows where they belong, in any order, from many threads; no two windows share a file tile. From
+   many processes too, each with a reopened sink of its own, once it has been told so by ``share``.
    ``sync`` waits until all that was written so far is on the disk; a journal notes windows only then.
 3. ``commit`` syncs and renames ``NAME.part`` to ``NAME``: the final name never exists half-written.
    Or ``close`` leaves ``NAME.part`` for a later run, or ``discard`` removes it.
@@ -50,6 +51,7 @@ class Sink(ABC):
     """Whether ``read`` gives exactly what was written: not where compression loses something."""
 
     _file: io.FileIO
+    _shared = False
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         self.path = Path(path)
@@ -64,6 +66,10 @@ class Sink(ABC):
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, which may have been in an earlier run; see ``reads_back``."""
         raise NotImplementedError
+
+    def share(self) -> None:
+        """Take turns from now on with other processes that write the same file."""
+        self._shared = True
 
     def sync(self) -> None:
         """Wait until all that was written is on the disk."""

@@ -3,6 +3,9 @@
 import math
 import os
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -54,6 +57,7 @@ class StridedSink(Sink):
             raise OptionError(f"Python objects cannot be stored: dtype={self.dtype}. Use a type of numbers.")
         super().__init__(path, overwrite=overwrite)
 
+        self._lock = Lock()
         header = self._header()
         self._start = len(header)
         self._file = files.open_file(self.part_path, new=not reopen)
@@ -90,9 +94,20 @@ class StridedSink(Sink):
             rows = np.ascontiguousarray(plane).view(np.uint8)
             if len(window.columns) == width:
                 rows = rows[None]  # whole rows lie one behind the other: a single run
-            for row, run in enumerate(rows, window.rows.start):
-                position = (number * height + row) * width + window.columns.start
-                files.write_at(self._file, run.data, self._start + position * pixel_bytes)
+            with self._turn():
+                for row, run in enumerate(rows, window.rows.start):
+                    position = (number * height + row) * width + window.columns.start
+                    files.write_at(self._file, run.data, self._start + position * pixel_bytes)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._shared:
+            yield
+            return
+        # Runs of two machines lie in the same page, and a network's file system writes pages: without a lock, with what
+        # the page held before.
+        with self._lock, files.locked(self._file):
+            yield
 
     @abstractmethod
     def _header(self) -> bytes:

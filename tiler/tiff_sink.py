@@ -4,8 +4,8 @@ The skeleton is written first: the header and one page a level, with every tag, 
 are appended as they come, and the two tables of their page patched, number by number::
 
     ┌──────────────────────────────┬─────────┬─────────┬────────┐
-    │ pages with their tables      │ tile 17 │ tile 4  │ tile 5 │ ◄ space at the end is taken under a lock,
-    │ TileOffsets, TileByteCounts  │         │         │        │   the rest needs none
+    │ pages with their tables      │ tile 17 │ tile 4  │ tile 5 │ ◄ 1 to 3 under a lock, between processes too
+    │ TileOffsets, TileByteCounts  │         │         │        │
     └───────▲──────────────▲───────┴─────────┴─────────┴────────┘
         2 where          3 how many bytes             1 the tile itself
 
@@ -95,7 +95,6 @@ class TiffSink(Sink):
         except BaseException:
             self.discard()
             raise
-        self._end = len(skeleton) + len(skeleton) % 2
 
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
         """Put ``pixels`` (height, width, 3) at ``window`` of ``level``.
@@ -142,13 +141,14 @@ class TiffSink(Sink):
         return row // self.file_tile_px * n_across + column // self.file_tile_px
 
     def _put(self, tables: "_Tables", index: int, content: bytes) -> None:
-        with self._lock:
-            offset = self._end
-            # TIFF wants everything to begin at an even byte.
-            self._end += len(content) + len(content) % 2
-        files.write_at(self._file, content, offset)
-        tables.offsets.patch(self._file, index, offset)
-        tables.byte_counts.patch(self._file, index, len(content))
+        # All of it under the lock: another process may put the same tile at the same time, when it was thought dead,
+        # and on a network's file system only a lock brings what others wrote, and them what we write.
+        with self._lock, files.locked(self._file):
+            end = os.fstat(self._file.fileno()).st_size
+            offset = end + end % 2  # TIFF wants everything to begin at an even byte.
+            files.write_at(self._file, content, offset)
+            tables.offsets.patch(self._file, index, offset)
+            tables.byte_counts.patch(self._file, index, len(content))
 
     def _get(self, tables: "_Tables", index: int) -> NDArray[Any]:
         n_bytes, offset = tables.byte_counts.look_up(self._file, index), tables.offsets.look_up(self._file, index)
@@ -227,8 +227,6 @@ class TiffSink(Sink):
             )
         self._tables = tables
         self._file = files.open_file(self.part_path)
-        size = os.fstat(self._file.fileno()).st_size
-        self._end = size + size % 2
 
 
 def check_layout(layout: str) -> None:
