@@ -14,6 +14,7 @@ from tiler.plan import Plan
 from tiler.pyramid import halve, level_shapes
 from tiler.schedule import build_graph, run_plan
 from tiler.sink import Sink
+from tiler.tasks import SinkTasks
 
 DECODER = Network.decoder(4)
 
@@ -46,6 +47,10 @@ def start(latents, height, width, core, smallest=None):
     )
 
 
+def make_tasks(plan, run, sink):
+    return SinkTasks(plan, run, sink, finish=lambda task, quarter: None, recall=lambda task: None)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize(
     ("height", "width", "core"), [(1, 1, 16), (37, 50, 8), (64, 64, 16), (33, 5, 16), (20, 90, 32)]
@@ -63,7 +68,7 @@ def test_every_level_is_the_whole_image_halved(latents, height, width, core, wor
 
 def test_without_a_pyramid_there_are_only_leaves(latents):
     plan, source, run, sink = start(latents, 40, 50, 16)
-    graph, roots = build_graph(plan, run, sink)
+    graph, roots = build_graph(plan, 1, make_tasks(plan, run, sink))
     assert len(graph) == len(roots) == plan.n_tiles
     run_plan(plan, run, sink, workers=2)
     np.testing.assert_array_equal(sink.arrays[0], run_serially(plan, RepeatModel(), source))
@@ -76,7 +81,8 @@ def test_few_quarters_are_held_whatever_the_size(latents):
     alive = most = 0
     lock = threading.Lock()
     plan, _, _, sink = start(latents, 64, 64, 2, smallest=16)
-    graph, roots = build_graph(plan, lambda tile: np.zeros((16, 16, 3), np.uint8), sink)
+    tasks = make_tasks(plan, lambda tile: np.zeros((16, 16, 3), np.uint8), sink)
+    graph, roots = build_graph(plan, len(sink.levels), tasks)
 
     class Held(np.ndarray):
         def __del__(self):

@@ -28,6 +28,7 @@ from tiler.pyramid import Task, find_children, find_parent, halve, level_window
 from tiler.quarters import Quarters
 from tiler.sink import Sink, check_output, find_old, find_part
 
+GetQuarter = Callable[[], NDArray[Any] | None]
 SYNC_SECONDS = 2.0
 """A task is on the disk at most so long after the one before it; a sync takes some 10 ms."""
 
@@ -54,7 +55,7 @@ class Journal:
         self._quarters_path = self.part.with_name(self.part.name + ".quarters")
         self._sink: Sink | None = None
         self._pending: list[Entry] = []
-        self._waiting: dict[Task, NDArray[Any]] = {}
+        self._waiting: dict[Task, GetQuarter] = {}
         self._lost = self._cleared = False
         self._lock, self._syncing = Lock(), Lock()
         self._synced_at = time.monotonic()
@@ -165,12 +166,18 @@ class Journal:
         shape = -(-height // 2), -(-width // 2), self._plan.output_shape[2]
         return quarters.get((place[0], place[1]), shape)
 
-    def finish(self, task: Task, quarter: NDArray[Any] | None) -> None:
-        """Note that a task is finished: what it is to write is written. Called from many threads."""
+    def finish(self, task: Task, get_quarter: GetQuarter | None) -> None:
+        """Note that a task is finished: what it is to write is written. Called from many threads.
+
+        Args:
+            task: which.
+            get_quarter: gives its quarter; None where there is none, or it cannot be had: a run that goes on then
+                does the task again, unless the one above is finished too.
+        """
         with self._lock:
             self._pending.append([*task])
-            if self._quarters is not None and quarter is not None:
-                self._waiting[task] = quarter
+            if self._quarters is not None and get_quarter is not None:
+                self._waiting[task] = get_quarter
             for child in find_children(task):
                 self._waiting.pop(child, None)
             due = time.monotonic() - self._synced_at >= SYNC_SECONDS
@@ -196,7 +203,8 @@ class Journal:
         try:
             self._sink.sync()
             if self._quarters is not None:
-                for entry, quarter in waiting:
+                for entry, get_quarter in waiting:
+                    quarter = get_quarter() if get_quarter is not None else None
                     entry[3:] = self._quarters.put(quarter) if quarter is not None else ()
                 self._quarters.sync()
         except OSError:

@@ -12,7 +12,8 @@ dask runs a tree depth first, so about three quarters a level are held, whatever
 pyramid there are only leaves. The graph is given to dask as it is: making it from delayed objects is quadratic.
 
 What a journal says is finished is not in the graph, but where an unfinished node needs its quarter: then a leaf of
-another kind recalls it.
+another kind recalls it. What the tasks do is in ``tiler.tasks``; here they are run by threads, in ``tiler.cluster`` by
+the workers of a cluster.
 """
 
 import math
@@ -20,14 +21,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tiler.plan import Plan, Tile
-from tiler.pyramid import Task, find_children, halve, level_window
-from tiler.window import Window
+from tiler.pyramid import Task, find_children
+from tiler.tasks import Quarter, SinkTasks, Tasks, Writable
 
 if TYPE_CHECKING:
     from tiler.journal import Journal
@@ -35,15 +35,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, int], None]
 """``progress(n_done, n_tiles, n_px)``: tiles done, tiles in all, image px done by this run; called from any thread."""
 Graph = dict[Any, Any]
-
-
-class Writable(Protocol):
-    """What the graph needs of a sink."""
-
-    levels: list[tuple[int, int]]
-
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
-        """Put ``pixels`` at ``window`` of ``level``."""
 
 
 def run_plan(
@@ -56,7 +47,7 @@ def run_plan(
     journal: "Journal | None" = None,
     stopping: Event | None = None,
 ) -> None:
-    """Decode and write every tile of a plan, and the levels of the pyramid.
+    """Decode and write every tile of a plan, and the levels of the pyramid, in threads.
 
     Args:
         plan: what to do.
@@ -69,8 +60,19 @@ def run_plan(
     """
     from dask.threaded import get
 
+    def finish(task: Task, quarter: Quarter | None) -> None:
+        if journal is not None:
+            journal.finish(task, None if quarter is None else lambda: quarter)
+        tally.count(task)
+
+    def recall(task: Task) -> Quarter:
+        assert journal is not None
+        return journal.recall(task)
+
     stopping = stopping or Event()
-    graph, roots = build_graph(plan, run_tile, sink, progress=progress, journal=journal)
+    tasks = SinkTasks(plan, run_tile, sink, finish=finish, recall=recall)
+    graph, roots = build_graph(plan, len(sink.levels), tasks, journal=journal)
+    tally = Tally(plan, progress, count_leaves(graph))
     # A pool of our own: when a tile fails, those in flight end before the sink is taken away from them.
     pool = ThreadPoolExecutor(workers, thread_name_prefix="tile")
     try:
@@ -87,81 +89,79 @@ def run_plan(
 
 def build_graph(
     plan: Plan,
-    run_tile: Callable[[Tile], NDArray[Any]],
-    sink: Writable,
+    n_levels: int,
+    tasks: Tasks,
     *,
-    progress: Progress | None = None,
     journal: "Journal | None" = None,
+    make_key: Callable[[Task], Any] = lambda task: task,
 ) -> tuple[Graph, list[Any]]:
-    """Return the graph and the keys of its roots; see ``run_plan`` for the arguments."""
-    last = len(sink.levels) - 1
+    """Return the graph and the keys of its roots.
+
+    Args:
+        plan: what to do.
+        n_levels: levels of the pyramid; 1 without one.
+        tasks: do it.
+        journal: knows what is finished already.
+        make_key: names a task.
+    """
+    last = n_levels - 1
     sizes = [(len(plan.rows), len(plan.columns))]
     for _ in range(last):
         sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
-
-    def finish(task: Task, pixels: NDArray[Any]) -> NDArray[Any] | None:
-        sink.write(task[0], level_window(sink.levels, plan.tile_px, task), pixels)
-        quarter = halve(pixels) if task[0] < last else None
-        if journal is not None:
-            journal.finish(task, quarter)
-        return quarter
-
-    # A tuple among a task's arguments would be taken for a key: numbers one by one.
-    def leaf(row: int, column: int) -> NDArray[Any] | None:
-        tile = plan.tile(row, column)
-        quarter = finish((0, row, column), run_tile(tile))
-        tell(tile)
-        return quarter
-
-    def node(level: int, row: int, column: int, quarters: list[list[NDArray[Any]]]) -> NDArray[Any] | None:
-        pixels = np.concatenate([np.concatenate(strip, axis=1) for strip in quarters], axis=0)
-        return finish((level, row, column), pixels)
-
-    def recall(*task: int) -> NDArray[Any]:
-        assert journal is not None
-        return journal.recall((task[0], task[1], task[2]))
 
     def is_finished(task: Task) -> bool:
         return journal is not None and journal.has_finished(task)
 
     graph: Graph = {}
 
-    def add(task: Task) -> Task:
-        """Add a task that is needed, and what it needs itself."""
+    def add(task: Task) -> Any:
+        """Add a task that is needed, and what it needs itself; return its key."""
         level, row, column = task
+        key = make_key(task)
         if is_finished(task):
-            graph[task] = (recall, *task)
+            graph[key] = (tasks.recall, *task)
         elif level == 0:
-            graph[task] = (leaf, row, column)
+            graph[key] = (tasks.leaf, row, column)
         else:
             n_rows, n_columns = sizes[level - 1]
-            below = [add(child) for child in find_children(task) if child[1] < n_rows and child[2] < n_columns]
-            strips = [[child for child in below if child[1] == 2 * row + down] for down in (0, 1)]
-            graph[task] = (node, *task, [strip for strip in strips if strip])
-        return task
+            below = [child for child in find_children(task) if child[1] < n_rows and child[2] < n_columns]
+            strips = [[add(child) for child in below if child[1] == 2 * row + down] for down in (0, 1)]
+            graph[key] = (tasks.node, *task, [strip for strip in strips if strip])
+        return key
 
     n_rows, n_columns = sizes[last]
     tops = ((last, row, column) for row, column in product(range(n_rows), range(n_columns)))
-    roots = [add(task) for task in tops if not is_finished(task)]
-    tell = _Tally(plan, progress, plan.n_tiles - sum(task[0] is leaf for task in graph.values()))
-    return graph, roots
+    return graph, [add(task) for task in tops if not is_finished(task)]
 
 
-class _Tally:
-    """Counts finished tiles, from any thread."""
+def count_leaves(graph: Graph) -> int:
+    """Return how many tiles are to be decoded."""
+    return sum(task[0].__name__ == "leaf" for task in graph.values())
 
-    def __init__(self, plan: Plan, progress: Progress | None, n_done: int) -> None:
-        self.plan, self.progress = plan, progress
-        self.n_done, self.n_px = n_done, 0
-        self.lock = Lock()
-        if progress is not None and n_done:
-            progress(n_done, plan.n_tiles, 0)
 
-    def __call__(self, tile: Tile) -> None:
-        if self.progress is None:
+class Tally:
+    """Counts finished tiles, from any thread.
+
+    Args:
+        plan: what is done.
+        progress: told of each finished tile.
+        n_missing: tiles that are not finished yet.
+    """
+
+    def __init__(self, plan: Plan, progress: Progress | None, n_missing: int) -> None:
+        self._plan, self._progress = plan, progress
+        self._n_done, self._n_px = plan.n_tiles - n_missing, 0
+        self._lock = Lock()
+        if progress is not None and self._n_done:
+            progress(self._n_done, plan.n_tiles, 0)
+
+    def count(self, task: Task) -> None:
+        """Note a finished task; those above level 0 do not count."""
+        level, row, column = task
+        if self._progress is None or level:
             return
-        height, width = tile.write.shape
-        with self.lock:
-            self.n_done += 1
-            self.n_px += height * width * self.plan.network.scale_in**2
-            self.progress(self.n_done, self.plan.n_tiles, self.n_px)
+        height, width = self._plan.tile(row, column).write.shape
+        with self._lock:
+            self._n_done += 1
+            self._n_px += height * width * self._plan.network.scale_in**2
+            self._progress(self._n_done, self._plan.n_tiles, self._n_px)

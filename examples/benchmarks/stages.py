@@ -167,6 +167,7 @@ def plan_image(gigapixels: float) -> tuple[int, dict[str, float], dict[str, int]
     from tiler.api import plan_decode
     from tiler.pyramid import level_shapes
     from tiler.schedule import build_graph
+    from tiler.tasks import SinkTasks
 
     started = time.perf_counter()
     side = round((gigapixels * 1e9) ** 0.5 / 8)
@@ -175,7 +176,9 @@ def plan_image(gigapixels: float) -> tuple[int, dict[str, float], dict[str, int]
     note("plan and summary")
     assert sum(1 for _ in plan.tiles()) == plan.n_tiles
     note("every tile once")
-    build_graph(plan, lambda tile: np.zeros(0), NullSink(level_shapes(*plan.output_shape[:2], 1024)))
+    sink = NullSink(level_shapes(*plan.output_shape[:2], 1024))
+    tasks = SinkTasks(plan, lambda tile: np.zeros(0), sink, finish=lambda *_: None, recall=lambda _: np.zeros(0))
+    build_graph(plan, len(sink.levels), tasks)
     note("graph with pyramid")
     return plan.n_tiles, seconds, peaks
 
