@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,13 @@ from tiler.errors import OptionError, VerificationError
 from tiler.fingerprint import Fields, fingerprint_source
 from tiler.finite import NonFinite, Replaced, treat_nonfinite
 from tiler.input_file import open_regular_file
-from tiler.job import Job, run_job
+from tiler.job import Executor, Job, run_job
 from tiler.journal import find_begun, find_journal
 from tiler.latent_file import LatentFile
 from tiler.latent_range import check_range
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
-from tiler.model import Network
+from tiler.model import Model, Network
 from tiler.models import (
     PathLike,
     Precision,
@@ -34,6 +35,7 @@ from tiler.models import (
     find_network,
     load_model,
     load_reference,
+    load_same_model,
     read_checkpoint,
 )
 from tiler.output import OutputFile, check_kind, describe_output
@@ -54,6 +56,7 @@ from tiler.written_image import DamagedImageError, open_written_image
 
 if TYPE_CHECKING:
     import dask.array
+    import distributed
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ def decode(
     verify: Samples | None = None,
     progress: Progress | None = None,
     profile: Profile | None = None,
+    client: "distributed.Client | None" = None,
 ) -> Report:
     """Decode latents to an image file, tile by tile, to the pixels of decoding the whole image at once.
 
@@ -120,6 +124,8 @@ def decode(
         verify: how many windows of the finished file to decode again, or "all", as ``tiler.verify`` does.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
         profile: gets the seconds that each stage took.
+        client: a dask cluster to decode on, in place of this process; its workers open latents, weights and output by
+            their paths. ``memory_bytes`` is for each of them then, ``workers`` is theirs.
 
     Returns:
         What was written.
@@ -140,6 +146,13 @@ def decode(
     started = time.monotonic()
     latents, file = Latents.of(latents), describe_output(output)
     check_apart(Path(file.path), {"latents": latents.data, "weights": weights})
+    executor = None
+    if client is not None:
+        from tiler.cluster import Cluster
+
+        latents, file = _name_for_others(latents, file)
+        executor = Cluster(client)
+        workers = executor.n_threads
     _check_output(Path(file.path), overwrite=overwrite, resume=resume)
     check_precision(precision)
     if verify is not None:
@@ -157,7 +170,10 @@ def decode(
     plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, **area)
     planned = file.plan(plan, overwrite=overwrite)
     check_range(source.source if isinstance(source, Upscaled) else source)
-    model = partial(load_model, path, "decoder", precision, file.dtype)
+    model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype)
+    if executor is not None:
+        given = weights if weights is not None and not Path(weights).exists() else path.absolute()
+        model = partial(load_same_model, given, "decoder", precision, checkpoint.sha256, file.dtype)
     inputs: Fields = {
         "latents": fingerprint_source(source),
         "weights": checkpoint.sha256,
@@ -165,8 +181,19 @@ def decode(
         "precision": precision,
     }
     notes: Fields = {"weights file": path.name}
-    job = Job(planned, plan, source, inputs, model, notes, resume=resume, force=force, profile=profile or Profile())
-    report = replace(_run(job, progress, started), n_replaced=len(replaced))
+    job = Job(
+        planned,
+        plan,
+        source,
+        inputs,
+        model,
+        notes,
+        resume=resume,
+        force=force,
+        profile=profile or Profile(),
+        open_source=partial(latents.open, checkpoint.network, convention=find_convention(weights)),
+    )
+    report = replace(_run(job, progress, started, executor), n_replaced=len(replaced))
     if verify is None:
         return report
     verification = _verify_file(planned.path, source, path, plan.place, verify)
@@ -441,8 +468,22 @@ def plan_encode(
     return plan
 
 
-def _run(job: Job, progress: Progress | None, started: float) -> Report:
-    done = run_job(job, progress)
+def _name_for_others(latents: Latents, file: OutputFile) -> tuple[Latents, OutputFile]:
+    """Return latents and output by names that processes in other folders understand."""
+    if not isinstance(latents.data, str | os.PathLike):
+        raise OptionError(
+            f"A cluster's workers read latents from a file: latents={type(latents.data).__name__}. Save them with "
+            "numpy.save where all can read them, and name that file."
+        )
+    if latents.nonfinite != "error":
+        raise OptionError(
+            f"On a cluster nobody counts what is replaced: nonfinite={latents.nonfinite}. Use error, or no cluster."
+        )
+    return replace(latents, data=Path(latents.data).absolute()), replace(file, path=Path(file.path).absolute())
+
+
+def _run(job: Job, progress: Progress | None, started: float, executor: Executor | None = None) -> Report:
+    done = run_job(job, progress, executor)
     path = job.output.path
     job.profile.wall_seconds = time.monotonic() - started
     return Report(

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ def main(context: click.Context, debug: bool) -> None:
 @options.precision
 @options.conduct
 @options.verify
+@options.scheduler
 @options.dry_run
 @options.profile
 @options.quiet
@@ -74,6 +76,7 @@ def decode(
     precision: Any,
     conduct: dict[str, bool],
     verify: Any,
+    scheduler: str | None,
     dry_run: bool,
     profile: bool,
     quiet: bool,
@@ -96,7 +99,7 @@ def decode(
         _check_output(Path(output.path), conduct, latents=latents.data, weights=found)
         return
     seconds = Profile() if profile else None
-    with show_progress("Decoding", quiet=quiet) as progress:
+    with show_progress("Decoding", quiet=quiet) as progress, _connect(scheduler) as client:
         report = api.decode(
             latents,
             output,
@@ -106,6 +109,7 @@ def decode(
             verify=verify,
             progress=progress,
             profile=seconds,
+            client=client,
             **resources,
             **conduct,
         )
@@ -318,6 +322,14 @@ def describe(report: "Report") -> str:
         f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
         f"peak memory {format_bytes(peak_bytes)}{replaced}"
     )
+
+
+def _connect(scheduler: str | None) -> AbstractContextManager[Any]:
+    if scheduler is None:
+        return nullcontext()
+    from tiler.cluster import connect
+
+    return connect(scheduler)
 
 
 def _check_output(path: Path, conduct: dict[str, bool], **inputs: object) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Protocol
 
 from tiler import files
 from tiler.engine import Turns, run_tile
@@ -16,6 +17,7 @@ from tiler.planned_file import PlannedFile
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.room import check_disk, check_memory
 from tiler.schedule import Progress, run_plan
+from tiler.sink import Sink
 from tiler.source import Source
 from tiler.statistics import PassTally, prepare_model
 
@@ -42,6 +44,8 @@ class Job:
     """Begin even where disk or memory seem to be too small."""
     profile: Profile = field(default_factory=Profile)
     """Gets the seconds that each stage takes."""
+    open_source: Callable[[], Source] | None = None
+    """Opens ``source`` anew in another process; needed for a cluster, as is that this and ``load_model`` travel."""
 
     @property
     def fields(self) -> Fields:
@@ -73,7 +77,45 @@ class Done:
     """Tiles that an earlier run had finished."""
 
 
-def run_job(job: Job, progress: Progress | None = None) -> Done:
+class Executor(Protocol):
+    """Does the tasks of a job."""
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that has too little memory."""
+
+    def run(self, job: Job, journal: Journal, sink: Sink, progress: Progress | None) -> None:
+        """Do all tasks, and tell the journal of each."""
+
+
+class Threads:
+    """Does the tasks in this process; ``tiler.cluster`` has another executor."""
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that has too little memory."""
+        check_memory(job.plan.peak_bytes + job.output.commit_bytes)
+
+    def run(self, job: Job, journal: Journal, sink: Sink, progress: Progress | None) -> None:
+        """Do all tasks, and tell the journal of each."""
+        stopping = Event()
+        with job.profile.measure("load"):
+            loaded = job.load_model()
+        source = ProfiledSource(job.source, job.profile)
+        tally = PassTally(job.plan, progress)
+        with job.profile.measure("decode"):
+            prepared = prepare_model(loaded, job.plan, source, tally.tell)
+        model = Turns(prepared, stopping, job.profile)
+        run_plan(
+            job.plan,
+            lambda tile: run_tile(tile, source, model),
+            ProfiledWrites(sink, job.profile),
+            workers=job.plan.workers,
+            progress=tally.progress,
+            journal=journal,
+            stopping=stopping,
+        )
+
+
+def run_job(job: Job, progress: Progress | None = None, executor: Executor | None = None) -> Done:
     """Make the file.
 
     Raises:
@@ -82,7 +124,7 @@ def run_job(job: Job, progress: Progress | None = None) -> Done:
         InputError: the input cannot be used; nothing is left.
         TileError: a tile failed; what is finished is kept, as it is on any other error.
     """
-    stopping = Event()
+    executor = executor or Threads()
     output = job.output
     journal = Journal(output.path, job.plan, job.fields, resume=job.resume, overwrite=output.overwrite)
     try:
@@ -90,26 +132,11 @@ def run_job(job: Job, progress: Progress | None = None) -> Done:
         if not journal.complete:
             if not job.force:
                 check_disk(output.path.parent, _count_missing(job, journal))
-                check_memory(job.plan.peak_bytes + output.commit_bytes)
+                executor.check(job)
             sink = journal.start(lambda reopen: output.open_sink(reopen, job.description))
             # Fewer than there were lines, where quarters are missing.
             n_resumed = journal.n_finished
-            with job.profile.measure("load"):
-                loaded = job.load_model()
-            source = ProfiledSource(job.source, job.profile)
-            tally = PassTally(job.plan, progress)
-            with job.profile.measure("decode"):
-                prepared = prepare_model(loaded, job.plan, source, tally.tell)
-            model = Turns(prepared, stopping, job.profile)
-            run_plan(
-                job.plan,
-                lambda tile: run_tile(tile, source, model),
-                ProfiledWrites(sink, job.profile),
-                workers=job.plan.workers,
-                progress=tally.progress,
-                journal=journal,
-                stopping=stopping,
-            )
+            executor.run(job, journal, sink, progress)
         journal.commit()
     except BaseException as error:
         if isinstance(error, OSError) and error.errno and not error.filename:

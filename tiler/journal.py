@@ -98,6 +98,11 @@ class Journal:
             )
 
     @property
+    def identity(self) -> str:
+        """What no two jobs share; it stays when one is gone on with."""
+        return self._file.identity
+
+    @property
     def n_finished(self) -> int:
         """Tiles that are finished, and on the disk."""
         return sum(level == 0 for level, _, _ in self._finished)

@@ -39,6 +39,7 @@ class JournalFile:
         created: whether it was not there before.
         fields: what job it tells of; None when it has no whole header, and so nothing is finished.
         entries: what it says is finished, in order.
+        identity: what no two jobs share; it stays when one is gone on with.
     """
 
     def __init__(self, path: Path, file: io.FileIO, *, created: bool) -> None:
@@ -46,6 +47,7 @@ class JournalFile:
         content = files.read_at(file, os.fstat(file.fileno()).st_size, 0)
         header, self.entries, self._end, self._seed = parse(content)
         self.fields: Fields | None = None if header is None else header["fields"]
+        self.identity: str = "" if header is None else header["job"]
 
     @classmethod
     def open(cls, path: Path, output: Path) -> Self:
@@ -77,7 +79,8 @@ class JournalFile:
 
     def begin(self, fields: Fields) -> None:
         """Write the header to the disk."""
-        header = json.dumps({"format": FORMAT, "job": uuid4().hex, "fields": fields})
+        self.identity = uuid4().hex
+        header = json.dumps({"format": FORMAT, "job": self.identity, "fields": fields})
         line, self._seed = make_line(header, 0)
         files.write_at(self._file, line, 0)
         files.sync(self._file)
@@ -108,6 +111,16 @@ class JournalFile:
         """Remove the file, and release it."""
         files.remove(self.path)
         self.close()
+
+
+def read_identity(path: Path) -> str | None:
+    """Return what tells the job of a journal from all others; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            header, *_ = parse(file.readline())
+    except FileNotFoundError:
+        return None
+    return None if header is None else str(header["job"])
 
 
 def make_line(text: str, seed: int) -> tuple[bytes, int]:

@@ -85,6 +85,21 @@ def load_model(path: Path, part: Part, precision: Precision = "float32", dtype: 
     return _load_model(path, part, precision, output, status.st_mtime_ns, status.st_size)
 
 
+def load_same_model(
+    weights: PathLike, part: Part, precision: Precision, sha256: str, dtype: DType | None = None
+) -> Model:
+    """Load a model in another process, perhaps on another machine, where a name may mean another file.
+
+    Raises:
+        InputError: the weights cannot be used, or are others.
+    """
+    path = find_checkpoint(weights, part)
+    found = read_checkpoint(path, part).sha256
+    if found != sha256:
+        raise InputError(f"The weights are others: weights={path}, sha256={found}, expected={sha256}. Copy them.")
+    return load_model(path, part, precision, dtype)
+
+
 @lru_cache(maxsize=2)
 def _load_model(path: Path, part: Part, precision: Precision, output: DType, mtime_ns: int, size_bytes: int) -> Model:
     return load_window_model(path, part, output=output, dtype=precision)

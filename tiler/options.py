@@ -186,6 +186,11 @@ overwrite = _option("--overwrite", is_flag=True, help="Replace an existing outpu
 resume = _option("--resume", is_flag=True, help="Go on with what a stopped run of the same job has left.")
 force = _option("--force", is_flag=True, help="Begin even if disk or memory seem to be too small.")
 dry_run = _option("--dry-run", is_flag=True, help="Show the plan, check the output, and stop.")
+scheduler = _option(
+    "--scheduler",
+    metavar="tcp://HOST:PORT",
+    help="Decode on the workers of a dask cluster; paths must mean the same files to all of them.",
+)
 samples = _option(
     "--samples",
     metavar="N|all",

@@ -24,6 +24,8 @@ class Profile:
         """Stage: its seconds over all threads."""
         self.wall_seconds = 0.0
         """What the job took."""
+        self.n_models = 1
+        """Models that run at a time: one a process."""
         self._lock = Lock()
 
     @contextmanager
@@ -36,10 +38,22 @@ class Profile:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - started
 
+    def take(self) -> dict[str, float]:
+        """Return the seconds of each stage since the last call, and begin anew."""
+        with self._lock:
+            seconds, self.seconds = self.seconds, dict.fromkeys(STAGES, 0.0)
+        return seconds
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """Add what another process took."""
+        with self._lock:
+            for stage, more in seconds.items():
+                self.seconds[stage] += more
+
     @property
     def idle_share(self) -> float:
         """Share of the time after loading in which the model ran no tile, 0 to 1: it runs one at a time."""
-        running = self.wall_seconds - self.seconds["load"]
+        running = self.n_models * self.wall_seconds - self.seconds["load"]
         return max(0.0, 1 - self.seconds["decode"] / running) if running > 0 else 0.0
 
     def summary(self) -> str:

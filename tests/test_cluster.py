@@ -1,0 +1,223 @@
+"""A job on a cluster of processes gives the file that one process gives, whoever is killed."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import RepeatModel
+from small_cluster import SleepyModel, SmallCluster, open_file
+from small_job import make_job, read_result, run_whole
+
+import tiler
+from tiler import journal as journal_module
+from tiler.cli import main
+from tiler.cluster import Cluster
+from tiler.errors import InputError, OptionError, RefusedError, TileError
+from tiler.fingerprint import fingerprint_source
+from tiler.job import run_job
+from tiler.journal import find_journal
+from tiler.journal_file import parse
+from tiler.profile import Profile
+
+pytest.importorskip("distributed")
+
+slow = pytest.mark.slow
+KINDS = ["npy", "deflate", "jpeg"]
+HEIGHT, WIDTH = 70, 54
+"""Latent px: 9 × 7 tiles, 63 in all, and four levels above them."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = SmallCluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    with cluster.connect() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Results of one process, by kind."""
+    return {kind: run_whole(tmp_path_factory.mktemp(kind), kind, height=HEIGHT, width=WIDTH) for kind in KINDS}
+
+
+def make_far_job(folder, kind, *, seconds=0.0, calls=None, height=HEIGHT, width=WIDTH, **changes):
+    """The job of ``whole``, in terms that can travel."""
+    job = make_job(folder, kind, height=height, width=width, **changes)
+    path = folder / "latents.npy"
+    if not path.exists():
+        np.save(path, np.random.default_rng(0).normal(size=(height, width, 4)).astype(np.float32))
+    load_model = partial(SleepyModel, seconds, calls and str(calls))
+    return replace(job, open_source=partial(open_file, str(path)), load_model=load_model)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def count_noted(job):
+    return sum(entry[0] == 0 for entry in parse(find_journal(job.output.path).read_bytes())[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tile_by_tile_it_is_the_file_of_one_process(tmp_path, client, kind, whole):
+    told = []
+    job = make_far_job(tmp_path, kind, calls=tmp_path / "calls", seconds=0.01, profile=Profile())
+    run_job(job, lambda *counts: told.append(counts), Cluster(client))
+    assert read_result(job.output.path) == whole[kind]
+    assert names(tmp_path) == sorted(["calls", job.output.path.name, "latents.npy"])
+    processes = (tmp_path / "calls").read_text().split()
+    # Each tile once, by both workers about alike.
+    assert len(processes) == 63
+    assert {processes.count(each) >= 15 for each in set(processes)} == {True}
+    assert len(set(processes)) == 2
+    assert [counts[:2] for counts in told] == [(n, 63) for n in range(1, 64)]
+    assert job.profile.seconds["decode"] >= 63 * 0.01
+
+
+@pytest.mark.parametrize("n_workers", [pytest.param(1, marks=slow), 3, pytest.param(4, marks=slow)])
+def test_so_many_workers_give_the_same_pixels(tmp_path, n_workers, whole):
+    cluster = SmallCluster(tmp_path, n_workers)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    try:
+        with cluster.connect() as client:
+            job = make_far_job(folder, "deflate", seconds=0.02, calls=folder / "calls")
+            run_job(job, None, Cluster(client))
+        assert len(set((folder / "calls").read_text().split())) == n_workers
+    finally:
+        cluster.stop()
+    assert read_result(job.output.path) == whole["deflate"]
+
+
+@pytest.mark.parametrize("kind", ["deflate", "jpeg"])
+def test_a_worker_that_is_killed_loses_only_its_tiles(tmp_path, kind, whole):
+    cluster = SmallCluster(tmp_path, 2)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job = make_far_job(folder, kind, seconds=0.05, calls=folder / "calls")
+    try:
+        with cluster.connect() as client:
+            run_job(job, lambda n, *_: cluster.workers[0].kill() if n == 30 else None, Cluster(client))
+    finally:
+        cluster.stop()
+    assert read_result(job.output.path) == whole[kind]
+    # Besides what it had in its two threads, what lies under the quarters that it held, at most what was done by then.
+    assert 63 <= len((folder / "calls").read_text().split()) < 63 + 30 + 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "on_cluster"),
+    [
+        ("deflate", False),
+        ("jpeg", True),
+        *(pytest.param(*each, marks=slow) for each in [("npy", True), ("deflate", True), ("jpeg", False)]),
+    ],
+)
+def test_when_the_scheduler_is_killed_the_job_goes_on(tmp_path, client, monkeypatch, kind, on_cluster, whole):
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.2)
+    other = SmallCluster(tmp_path, 2)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    job = make_far_job(folder, kind, seconds=0.05)
+    try:
+        with pytest.raises(TileError, match="The cluster is lost: scheduler=") as caught, other.connect() as lost:
+            run_job(job, lambda n, *_: other.scheduler.kill() if n == 40 else None, Cluster(lost))
+    finally:
+        other.stop()
+    assert not job.output.path.exists()
+    assert 30 <= count_noted(job) < 63
+    assert caught.value.__notes__ == [f"{count_noted(job)} of 63 tiles are finished and kept."]
+    calls = folder / "calls"
+    job = make_far_job(folder, kind, resume=True, calls=calls)
+    run_job(job, None, Cluster(client) if on_cluster else None)
+    assert read_result(job.output.path) == whole[kind]
+    # Of a lossy pyramid, tiles whose quarters were not kept are decoded again.
+    assert len(calls.read_text().split()) <= 63 - 30 + (3 * 4 + 2 if kind == "jpeg" else 0)
+    assert names(folder) == sorted(["calls", job.output.path.name, "latents.npy"])
+
+
+def test_a_failing_tile_is_named_and_what_is_finished_stays(tmp_path, client):
+    job = make_far_job(tmp_path, "deflate")
+    with pytest.raises(TileError, match=r"Tile \d, \d failed \(rows .*\): no more"):
+        run_job(replace(job, load_model=partial(FailingModel, str(tmp_path / "calls"))), None, Cluster(client))
+    assert count_noted(job) > 0
+    run_job(make_far_job(tmp_path, "deflate", resume=True), None, Cluster(client))
+
+
+class FailingModel(RepeatModel):
+    """Fails at the twentieth tile."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __call__(self, window, borders):
+        with open(self.calls, "a") as file:
+            file.write(".")
+            if file.tell() >= 20:
+                raise RuntimeError("no more")
+        return super().__call__(window, borders)
+
+
+def test_a_worker_that_sees_another_input_does_nothing(tmp_path, client):
+    job = make_far_job(tmp_path, "deflate")
+    other = tmp_path / "other.npy"
+    np.save(other, np.zeros((HEIGHT, WIDTH, 4), np.float32))
+    with pytest.raises(TileError, match=r"cannot do this job: worker=.*the input is another one"):
+        run_job(replace(job, open_source=partial(open_file, str(other))), None, Cluster(client))
+    assert fingerprint_source(open_file(tmp_path / "latents.npy")) == fingerprint_source(job.source)
+    with pytest.raises(TileError, match=r"cannot do this job: worker=.*No such file"):
+        run_job(replace(job, open_source=partial(open_file, str(tmp_path / "absent"))), None, Cluster(client))
+    assert names(tmp_path) == ["latents.npy", "other.npy"]
+
+
+def test_an_input_at_fault_leaves_nothing(tmp_path, client):
+    job = make_far_job(tmp_path, "deflate")
+    values = np.load(tmp_path / "latents.npy")
+    values[69, 3, 2] = np.nan
+    np.save(tmp_path / "latents.npy", values)
+    with pytest.raises(InputError, match="row 69, column 3, channel 2"):
+        run_job(replace(job, source=open_file(tmp_path / "latents.npy")), None, Cluster(client))
+    assert names(tmp_path) == ["latents.npy"]
+
+
+def test_what_cannot_run_on_a_cluster_is_refused(tmp_path, client):
+    with pytest.raises(OptionError, match="workers read latents from a file: latents=ndarray"):
+        tiler.decode(np.zeros((4, 8, 8), np.float32), tmp_path / "a.tif", weights="photo", client=client)
+    executor = Cluster(client)
+    executor._limits = [10**9, 10**6]
+    with pytest.raises(RefusedError, match=r"needed=.* in each worker as predicted, limit=1 MB"):
+        run_job(make_far_job(tmp_path, "deflate"), None, executor)
+    assert names(tmp_path) == ["latents.npy"]
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tiler.cluster.CONNECT_SECONDS", 0.5)
+    np.save(tmp_path / "latents.npy", np.zeros((4, 8, 8), np.float32))
+    words = ["decode", str(tmp_path / "latents.npy"), str(tmp_path / "a.tif"), "--weights", "photo"]
+    result = CliRunner().invoke(main, [*words, "--scheduler", "tcp://127.0.0.1:1"])
+    assert result.exit_code == 5
+    assert result.stderr == (
+        "tiler: No scheduler answers: scheduler=tcp://127.0.0.1:1, waited=0.5 s. Start one: dask scheduler.\n"
+    )
+
+
+@pytest.mark.slow
+def test_the_decoder_itself_on_two_workers(tmp_path, cluster, client):
+    latents = np.random.default_rng(0).normal(size=(4, 50, 70)).astype(np.float32)
+    np.save(tmp_path / "latents.npy", latents)
+    one, two = tmp_path / "one.tif", tmp_path / "two.tif"
+    file = partial(tiler.Tiff, file_tile_px=64)
+    tiler.decode(tmp_path / "latents.npy", file(one), weights="photo", tile_size_px=128)
+    words = ["decode", str(tmp_path / "latents.npy"), str(two), "--weights", "photo", "--tile-size", "128"]
+    scheduler = ["--file-tile", "64", "--scheduler", client.scheduler.address, "--verify", "2"]
+    result = CliRunner().invoke(main, [*words, *scheduler])
+    assert result.exit_code == 0, result.output
+    assert read_result(one) == read_result(two)
