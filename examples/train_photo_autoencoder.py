@@ -166,6 +166,11 @@ def start_as_means(layers: Layers, model: keras.Model) -> None:
         layer.set_weights([kernel, bias] if convolution.bias else [kernel])
 
 
+def to_numpy(variable: keras.Variable) -> NDArray:
+    """Return a copy of a variable; the sum is a plain tensor, which every backend converts without complaint."""
+    return ops.convert_to_numpy(ops.add(variable, 0))
+
+
 def find_fraction(step: int, seconds: float, n_steps: int | None, minutes: float | None) -> float:
     """Return how much of the budget is spent."""
     return max(step / n_steps if n_steps else 0, seconds / (60 * minutes) if minutes else 0)
@@ -208,7 +213,7 @@ class Training:
     def save(self, path: Path) -> None:
         """Write everything to a file, so that a kill leaves the old file or the new one."""
         part = path.with_suffix(".part.npz")
-        values = {f"{number:04}": ops.convert_to_numpy(each.value) for number, each in enumerate(self._variables())}
+        values = {f"{number:04}": to_numpy(each) for number, each in enumerate(self._variables())}
         np.savez(part, step=self.step, seconds=self.seconds, **values)
         part.replace(path)
 
@@ -226,8 +231,8 @@ class Training:
         return tuple(
             tuple(
                 ConvolutionTensors(
-                    ops.convert_to_numpy(found[id(layer.kernel)].value),
-                    ops.convert_to_numpy(found[id(layer.bias)].value) if layer.use_bias else None,
+                    to_numpy(found[id(layer.kernel)]),
+                    to_numpy(found[id(layer.bias)]) if layer.use_bias else None,
                 )
                 for layer in convolutions_of(part)
             )
