@@ -178,14 +178,14 @@ def test_a_worker_that_sees_another_input_does_nothing(tmp_path, client):
     assert names(tmp_path) == ["latents.npy", "other.npy"]
 
 
-def test_an_input_at_fault_leaves_nothing(tmp_path, client):
+def test_an_input_at_fault_is_named_and_the_output_never_gets_its_name(tmp_path, client):
     job = make_far_job(tmp_path, "deflate")
     values = np.load(tmp_path / "latents.npy")
     values[69, 3, 2] = np.nan
     np.save(tmp_path / "latents.npy", values)
     with pytest.raises(InputError, match="row 69, column 3, channel 2"):
         run_job(replace(job, source=open_file(tmp_path / "latents.npy")), None, Cluster(client))
-    assert names(tmp_path) == ["latents.npy"]
+    assert "image.tif" not in names(tmp_path)  # what was finished before is kept, as in one process
 
 
 def test_what_cannot_run_on_a_cluster_is_refused(tmp_path, client):
