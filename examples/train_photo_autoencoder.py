@@ -143,7 +143,7 @@ def start_as_means(layers: Layers, model: keras.Model) -> None:
         bias = np.zeros(n_out)
         if inner is not None:
             # A block adds the result of three convolutions; without the last of them it changes nothing.
-            kernel *= inner < 4
+            kernel *= inner[1] < 4
         elif n_out == CHANNELS:
             kernel = random.normal(0, 0.01, kernel.shape)
             kernel[:, :, :3, :3] = 0

@@ -138,7 +138,7 @@ def save_checkpoint(
         network = Network.encoder(tensors[-1].kernel.shape[3])
     state = {}
     for place, each in zip(convolutions(network.layers), tensors, strict=True):
-        name = f"{place.position}" if place.inner is None else f"{place.position}.conv.{place.inner}"
+        name = ".".join(map(str, (place.position, *(place.inner or ()))))
         state[name + ".weight"] = each.kernel.transpose(3, 2, 0, 1)
         if each.bias is not None:
             state[name + ".bias"] = each.bias
