@@ -78,7 +78,7 @@ LATENTS = "--key --index --latent-space --latent-scale --latent-shift --upscale 
 WORDS = {
     "decode": f"{LATENTS} --weights --region --tile-size --memory --workers --precision --dtype --layout "
     "--compression --quality --file-tile --pyramid --no-pyramid --overwrite --resume --force "
-    "--verify --dry-run --profile --quiet",
+    "--verify --dry-run --scheduler --profile --quiet",
     "encode": "--weights --tile-size --memory --workers --precision --nonfinite --overwrite --resume --force --dry-run "
     "--profile --quiet",
     "plan": f"{LATENTS} --weights --region --tile-size --memory --workers --file-tile",
@@ -188,7 +188,7 @@ def test_options_reach_the_library(folder, calls):
     said = {"key": "z", "index": 3, "space": "vae", "scale": 2.0, "shift": -1.0}
     latents = tiler.Latents(Path("a"), **said, upscale=5, wrap="y", nonfinite="zero")
     output = tiler.Tiff(Path("b.tif"), compression="jxl", quality=77, file_tile_px=80, layout="ome", dtype="uint16")
-    assert calls["decode"] == ([latents, output], common | {"verify": None, "region": (1, 2, 30, 40)})
+    assert calls["decode"] == ([latents, output], common | {"verify": None, "region": (1, 2, 30, 40), "client": None})
     run("decode", "a", "b.tif", *options, "--no-pyramid")
     assert calls["decode"][0][1].pyramid is False
 
