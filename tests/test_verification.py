@@ -429,7 +429,8 @@ def test_single_pixels_for_means_are_found_in_a_jpeg_of_any_usual_quality(good, 
         )
         found = check_levels(path)[0]
         assert found.ok == (reduce is halve), found
-        assert found.ok or "single pixels" in found.problem
+        # At a high quality a tile alone may be far enough off to tell.
+        assert found.ok or "single pixels" in found.problem or found.n_tiles_off
 
 
 @every_file
