@@ -51,7 +51,7 @@ LIMITS: dict[PictureFormat, Limits] = {
     # Sources: libpng's PNG_USER_WIDTH_MAX; libjpeg's JPEG_MAX_DIMENSION; libwebp's WEBP_MAX_DIMENSION.
     "png": Limits("PNG", b"\x89PNG", 1_000_000, ("uint8", "uint16"), 0),
     "jpeg": Limits("JPEG", b"\xff\xd8\xff", 65_500, ("uint8",), 4),
-    "webp": Limits("WebP", b"RIFF", 16_383, ("uint8",), 16),
+    "webp": Limits("WebP", b"RIFF", 16_383, ("uint8",), 28),
 }
 
 
