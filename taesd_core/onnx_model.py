@@ -7,8 +7,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from taesd_core.checkpoint import Checkpoint
-from taesd_core.layers import Block, Clamp, Convolution, Relu, Upsample
-from taesd_core.tensors import ConvolutionTensors
+from taesd_core.layers import EPSILON, Block, Clamp, Convolution, Relu, Upsample
+from taesd_core.tensors import ConvolutionTensors, NormTensors
 
 OPERATOR_SET = 17
 IR_VERSION = 8
@@ -32,6 +32,11 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
+    def integers(self, values: list[int]) -> str:
+        name = f"constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         name = f"map{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
@@ -42,10 +47,25 @@ class _Graph:
         inputs = [x, self.constant(tensors.kernel.transpose(3, 2, 0, 1))]
         if tensors.bias is not None:
             inputs.append(self.constant(tensors.bias))
-        margin = tensors.kernel.shape[0] // 2
-        return self.add("Conv", *inputs, pads=[margin] * 4, strides=[convolution.stride] * 2)
+        x = self.add("Conv", *inputs, pads=[convolution.margin] * 4, strides=[convolution.stride] * 2)
+        return x if tensors.norm is None else self.norm(x, tensors.norm, convolution.norm_groups)
+
+    def norm(self, x: str, norm: NormTensors, groups: int) -> str:
+        """Group norm: the norm of an instance over channels and pixels of a group, which older readers know too."""
+        size = self.add("Shape", x)
+        x = self.add("Reshape", x, self.integers([0, groups, -1]))
+        ones = self.constant(np.ones(groups))
+        x = self.add("InstanceNormalization", x, ones, self.constant(np.zeros(groups)), epsilon=EPSILON)
+        x = self.add("Reshape", x, size)
+        x = self.add("Mul", x, self.constant(norm.scale[:, None, None]))
+        return self.add("Add", x, self.constant(norm.offset[:, None, None]))
 
     def block(self, x: str, block: Block) -> str:
+        if block.pool is not None:
+            y = x
+            for number, convolution in enumerate(block.pool.convolutions):
+                y = self.convolve(y if number == 0 else self.add("Relu", y), convolution)
+            x = self.add("Add", x, y)
         y = x
         for number, convolution in enumerate(block.convolutions):
             y = self.convolve(y if number == 0 else self.add("Relu", y), convolution)

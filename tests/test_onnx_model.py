@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import run_serially
+from conftest import random_tensors, run_serially
+from safetensors.numpy import save_file
 
-from taesd_core.checkpoint import load_checkpoint
+from taesd_core.checkpoint import Checkpoint, load_checkpoint, name_tensors
+from taesd_core.families import FAMILIES
+from taesd_core.network import Network
 from taesd_core.variants import find_weights
 from tiler.cli import main
 from tiler.plan import Plan
@@ -67,6 +70,41 @@ def test_bytes_of_a_fixed_size_are_ours(latents):
     (found,) = session.run(None, {"latents": x.transpose(2, 0, 1)[None]})
     ours = run_ours("decoder", x, "uint8")
     assert np.abs(found[0].astype(int) - ours).max() <= 1
+
+
+def save_random(family, part, path):
+    """Random weights of a family as published, and the checkpoint that they are."""
+    network = Network(getattr(FAMILIES[family], part)(32))
+    checkpoint = Checkpoint(network, random_tensors(network), "upstream", "", family, part)
+    save_file(name_tensors(checkpoint, "upstream"), path)
+    return checkpoint
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+@pytest.mark.parametrize("family", ["taef2", "taesana"])
+def test_the_other_families_give_what_the_plain_model_gives(tmp_path, runner, latents, family, part):
+    """The plain model, for it is the one that is exported; that ours is like it is tested elsewhere."""
+    import keras
+
+    from taesd_core.whole_image import build_whole_image_model
+
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    checkpoint = save_random(family, part, tmp_path / "x")
+    network = checkpoint.network
+    for name in ("x.onnx", "x.keras"):
+        assert f"{part}, family {family}" in export(runner, tmp_path / "x", tmp_path / name)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    loaded = keras.saving.load_model(tmp_path / "x.keras")
+    plain = build_whole_image_model(network.layers, checkpoint.tensors)
+    for height, width in [(3, 4), (6, 5)]:
+        x = latents(height * network.scale_in, width * network.scale_in, network.channels_in)[None] * 2
+        expected = np.asarray(plain(x))
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2)})
+        assert np.ptp(expected) > 0.1
+        for each in (found.transpose(0, 2, 3, 1), np.asarray(loaded(x))):
+            assert np.abs(each - expected).max() <= 2e-5 * np.ptp(expected)
 
 
 # Keras 3.15 saves variables of TensorFlow 2.21 in a way that NumPy warns of.

@@ -140,9 +140,8 @@ def export_weights(
         _write(output, lambda part: part.write_bytes(model.SerializeToString()))
     else:
         with quiet_start():
-            from taesd_core.whole_image import build_whole_image_model
-        plain = build_whole_image_model(checkpoint.network.layers, checkpoint.tensors)
-        _write(output, plain.save)
+            from taesd_core.keras_model import build_portable_model
+        _write(output, build_portable_model(checkpoint).save)
     return checkpoint, operators
 
 
