@@ -24,6 +24,16 @@ NETWORKS = {
     ("taesd", "encoder"): taesd_encoder(4),
     ("taesd3", "decoder"): taesd_decoder(16),
     ("taesd3", "encoder"): taesd_encoder(16),
+    ("taef2", "decoder"): ["clamp", ("conv", 32, 64), "relu", *["pool block"] * 3, *ENDS],
+    ("taef2", "encoder"): [*taesd_encoder(32)[:-4], *["pool block"] * 3, ("conv", 64, 32)],
+    ("taesana", "decoder"): [
+        *("clamp", ("conv", 32, 256), "relu", *BLOCKS, "up", ("conv", 256, 128, "no bias")),
+        *(*BLOCKS, "up", ("conv", 128, 64, "no bias"), *BLOCKS, *ENDS),
+    ],
+    ("taesana", "encoder"): [
+        *(("conv", 3, 32, "stride 2"), "relu", ("conv", 32, 64, "stride 2"), "relu", "block"),
+        *(*DOWN, *BLOCKS, *DOWN, *BLOCKS, *DOWN, *BLOCKS, ("conv", 64, 32)),
+    ],
 }
 """By variant and part; taesdxl and photo are like taesd, taef1 like taesd3."""
 

@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 LIKE = {"taesd": "taesd", "taesdxl": "taesd", "photo": "taesd", "taesd3": "taesd3", "taef1": "taesd3"}
+LIKE |= {"taef2": "taef2", "taesana": "taesana"}
 PARTS = ("decoder", "encoder")
 
 
@@ -74,7 +75,7 @@ def test_every_layout_of_every_variant_gives_the_output_of_the_reference(folder,
     assert (checkpoint.layout, checkpoint.part) == (layout.split()[0], part)
     assert checkpoint.network == expected.network
     for each, other in zip(checkpoint.tensors, expected.tensors, strict=True):
-        for values, others in zip(each, other, strict=True):
+        for values, others in zip(each.arrays, other.arrays, strict=True):
             np.testing.assert_array_equal(values, others)
 
 
@@ -132,7 +133,7 @@ def test_a_model_without_layers_in_layers_is_read_by_the_order_of_its_convolutio
     checkpoint = load_checkpoint(tmp_path / name, part)
     assert checkpoint.layout == ("keras-3" if how == "weights" else "keras-2")
     for each, other in zip(checkpoint.tensors, expected.tensors, strict=True):
-        for values, others in zip(each, other, strict=True):
+        for values, others in zip(each.arrays, other.arrays, strict=True):
             np.testing.assert_array_equal(values, others)
 
 
