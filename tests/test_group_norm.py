@@ -1,8 +1,9 @@
-"""FLUX.2 and Sana against PyTorch, typed in from their descriptions; statistics of the whole input, in any plan."""
+"""FLUX.2 and Sana against networks that are typed in apart; statistics of the whole input, in any plan."""
 
 import numpy as np
 import pytest
 from conftest import random_tensors
+from reference_networks import NETWORKS, build_torch, run_torch
 from safetensors.numpy import save_file
 
 import tiler
@@ -20,89 +21,13 @@ from tiler.wrap import Wrapped
 
 torch = pytest.importorskip("torch")
 
-BLOCK, POOL_BLOCK, UP = "block", "pool block", "up"
-LISTS = {
-    ("taef2", "decoder"): [
-        *("clamp", (32, 64), "relu", POOL_BLOCK, POOL_BLOCK, POOL_BLOCK, UP, (64, 64, "no bias"), BLOCK, BLOCK, BLOCK),
-        *(UP, (64, 64, "no bias"), BLOCK, BLOCK, BLOCK, UP, (64, 64, "no bias"), BLOCK, (64, 3)),
-    ],
-    ("taef2", "encoder"): [
-        *((3, 64), BLOCK, (64, 64, "no bias", "s2"), BLOCK, BLOCK, BLOCK, (64, 64, "no bias", "s2"), BLOCK, BLOCK),
-        *(BLOCK, (64, 64, "no bias", "s2"), POOL_BLOCK, POOL_BLOCK, POOL_BLOCK, (64, 32)),
-    ],
-    ("taesana", "decoder"): [
-        *("clamp", (32, 256), "relu", BLOCK, BLOCK, BLOCK, UP, (256, 128, "no bias"), BLOCK, BLOCK, BLOCK),
-        *(UP, (128, 64, "no bias"), BLOCK, BLOCK, BLOCK, UP, (64, 64, "no bias"), BLOCK, BLOCK, BLOCK),
-        *(UP, (64, 64, "no bias"), BLOCK, BLOCK, BLOCK, UP, (64, 64, "no bias"), BLOCK, (64, 3)),
-    ],
-    ("taesana", "encoder"): [
-        *((3, 32, "s2"), "relu", (32, 64, "s2"), "relu", BLOCK, (64, 64, "no bias", "s2"), BLOCK, BLOCK, BLOCK),
-        *((64, 64, "no bias", "s2"), BLOCK, BLOCK, BLOCK, (64, 64, "no bias", "s2"), BLOCK, BLOCK, BLOCK, (64, 32)),
-    ],
-}
-
-
-def make_state(layers, seed=0):
-    """Random weights by their published names."""
-    random = np.random.default_rng(seed)
-    state, width = {}, None
-
-    def add(name, n_in, n_out, kernel=3, bias=True):
-        state[f"{name}.weight"] = random.normal(0, 1 / (kernel * n_in**0.5), (n_out, n_in, kernel, kernel))
-        if bias:
-            state[f"{name}.bias"] = random.normal(0, 0.2, n_out)
-
-    for position, layer in enumerate(layers):
-        if isinstance(layer, tuple):
-            add(f"{position}", *layer[:2], bias="no bias" not in layer)
-            width = layer[1]
-        elif layer in (BLOCK, POOL_BLOCK):
-            for inner in (0, 2, 4):
-                add(f"{position}.conv.{inner}", width, width)
-            if layer == POOL_BLOCK:
-                add(f"{position}.pool.0", 64, 256, kernel=1, bias=False)
-                state[f"{position}.pool.1.weight"] = random.normal(1, 0.3, 256)
-                state[f"{position}.pool.1.bias"] = random.normal(0, 0.3, 256)
-                add(f"{position}.pool.3", 256, 64, kernel=1, bias=False)
-    return {name: values.astype(np.float32) for name, values in state.items()}
-
-
-def run_reference(layers, state, source):
-    """Return the output for the whole (height, width, channels) input, in float64."""
-    f = torch.nn.functional
-    weights = {name: torch.from_numpy(values).double() for name, values in state.items()}
-
-    def convolve(x, name, **options):
-        return f.conv2d(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), **options)
-
-    x = torch.from_numpy(np.ascontiguousarray(source.transpose(2, 0, 1)[None])).double()
-    for position, layer in enumerate(layers):
-        if layer == "clamp":
-            x = torch.tanh(x / 3) * 3
-        elif layer == "relu":
-            x = torch.relu(x)
-        elif layer == UP:
-            x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        elif isinstance(layer, tuple):
-            x = convolve(x, f"{position}", padding=1, stride=2 if "s2" in layer else 1)
-        else:
-            if layer == POOL_BLOCK:
-                norm = (weights[f"{position}.pool.1.{kind}"] for kind in ("weight", "bias"))
-                wide = torch.relu(f.group_norm(convolve(x, f"{position}.pool.0"), 4, *norm))
-                x = x + convolve(wide, f"{position}.pool.3")
-            y = x
-            for inner in (0, 2, 4):
-                y = convolve(torch.relu(y) if inner else y, f"{position}.conv.{inner}", padding=1)
-            x = torch.relu(x + y)
-    return x[0].numpy().transpose(1, 2, 0)
-
 
 class Case:
     """A network with its weights, a source, and the output for the whole of it."""
 
     def __init__(self, folder, family, part, make, height, width):
-        self.layers = LISTS[family, part]
-        self.state = make_state(self.layers)
+        reference = build_torch(NETWORKS[family, part])
+        self.state = {name: values.numpy().copy() for name, values in reference.state_dict().items()}
         self.path = folder / f"{family}_{part}.safetensors"
         save_file(self.state, self.path)
         checkpoint = load_checkpoint(self.path, part)
@@ -114,7 +39,7 @@ class Case:
         slope = np.linspace(-1, 1, height * scale, dtype=np.float32)[:, None, None]
         self.array = make(height * scale, width * scale, channels) * (1.5 + slope) + slope
         self.source = ArraySource(self.array, channels)
-        self.whole = run_reference(self.layers, self.state, self.array)
+        self.whole = run_torch(reference.double(), self.array.astype(np.float64))
 
     def run(self, core, **options):
         plan = Plan(self.network, *self.shape, core, **options)
@@ -281,6 +206,14 @@ def test_decode_of_flux_2_is_the_whole_image_and_verifies(cases, tmp_path):
     assert [call[:2] for call in calls] == [(number + 1, n_all) for number in range(n_all)]
     lazy = tiler.decode_lazily(case.array, weights=case.path, tile_size_px=256)
     np.testing.assert_array_equal(lazy.compute(), np.load(tmp_path / "image.npy"))
+
+
+def test_an_image_whose_ends_join_and_a_preview_know_their_statistics(cases, tmp_path):
+    case = cases("taef2", "decoder")
+    latents = tiler.Latents(case.array, wrap="both")
+    assert tiler.decode(latents, tmp_path / "image.npy", weights=case.path, verify="all").verification.ok
+    picture = tiler.preview(case.array, weights=case.path)
+    assert_equal_but_for_roundings(picture, to_bytes(case.whole))
 
 
 def test_an_image_of_other_statistics_does_not_verify(cases, tmp_path):

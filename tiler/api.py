@@ -196,7 +196,7 @@ def decode(
     report = replace(_run(job, progress, started, executor), n_replaced=len(replaced))
     if verify is None:
         return report
-    verification = _verify_file(planned.path, source, path, plan.place, verify)
+    verification = _verify_file(planned.path, source, path, plan, verify)
     if not verification.ok:
         raise VerificationError(verification.verdict)
     return replace(report, verification=verification)
@@ -252,8 +252,8 @@ def verify(
     source = latents.open(network, convention=find_convention(weights))
     # In a single tile: all that is asked of this plan is where the file's pixels lie.
     whole_px = max(source.shape[:2]) * network.scale_out
-    place = _make_plan(source, network, None, whole_px, **_find_area(latents, network, region)).place
-    return _verify_file(path, source, checkpoint, place, samples, seed, progress)
+    plan = _make_plan(source, network, None, whole_px, **_find_area(latents, network, region))
+    return _verify_file(path, source, checkpoint, plan, samples, seed, progress)
 
 
 def encode(
@@ -501,7 +501,7 @@ def _verify_file(
     path: Path,
     source: Source,
     checkpoint: Path,
-    place: Window,
+    plan: Plan,
     samples: Samples,
     seed: int = 0,
     progress: Progress | None = None,
@@ -511,10 +511,10 @@ def _verify_file(
     except DamagedImageError as error:
         return Verification(path, (str(error),))
     network = read_checkpoint(checkpoint, "decoder").network
-    load = partial(load_reference, checkpoint, source)
+    load = partial(load_reference, checkpoint, source, plan.margins)
     try:
         return verify_image(
-            path, image, source, network, load, place=place, samples=samples, seed=seed, progress=progress
+            path, image, source, network, load, place=plan.place, samples=samples, seed=seed, progress=progress
         )
     finally:
         image.close()

@@ -105,10 +105,10 @@ def _load_model(path: Path, part: Part, precision: Precision, output: DType, mti
     return load_window_model(path, part, output=output, dtype=precision)
 
 
-def load_reference(path: Path, source: Source) -> Reference:
+def load_reference(path: Path, source: Source, margins: tuple[int, int] = (0, 0)) -> Reference:
     """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table.
 
-    What its group norms must know of all latents is gathered from the source, by plain models as well.
+    What its group norms must know of all latents is gathered from the source, without its margins, by plain models too.
     """
     with quiet_start():
         from taesd_core.compile import keep_float32
@@ -128,7 +128,7 @@ def load_reference(path: Path, source: Source) -> Reference:
     statistics: list[Statistics] = []
     for each in network.passes:
         groups = list(convolutions(each.layers))[-1].convolution.norm_groups
-        statistics.append(gather_plainly(source, each, build(each.layers), groups))
+        statistics.append(gather_plainly(source, each, build(each.layers), groups, margins))
     return build(network.layers)
 
 

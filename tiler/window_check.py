@@ -109,7 +109,9 @@ def check_window(
     return WindowCheck(window, largest, n_different, n_samples, ok)
 
 
-def gather_plainly(source: Source, network: Network, reference: Reference, groups: int) -> Statistics:
+def gather_plainly(
+    source: Source, network: Network, reference: Reference, groups: int, margins: tuple[int, int]
+) -> Statistics:
     """Return mean and variance of what the plain model of a pass gives for all latents, by groups of channels.
 
     Args:
@@ -117,13 +119,15 @@ def gather_plainly(source: Source, network: Network, reference: Reference, group
         network: the geometry of the pass.
         reference: its plain model.
         groups: groups of neighbouring channels of equal size.
+        margins: rows and columns at each end that do not count, because they are there already; see ``tiler.wrap``.
 
     Raises:
         InputError: the latents hold NaN or Inf.
     """
     height, width, _ = source.shape
     n_values, sums, squares = 0, np.zeros(groups), np.zeros(groups)
-    for window in cover(height, width, GATHER_SIDE):
+    for window in cover(height - 2 * margins[0], width - 2 * margins[1], GATHER_SIDE):
+        window = Window(window.rows + margins[0], window.columns + margins[1])
         read = window.grow(network.halo + SPARE, height, width)
         values = reference(_read(source, read))[(window - read).slices].astype(np.float64)
         values = values.reshape(-1, groups, values.shape[2] // groups)
