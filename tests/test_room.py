@@ -112,7 +112,7 @@ def test_a_file_system_without_a_size_is_not_asked(tmp_path, monkeypatch):
 def test_too_little_memory_is_refused_with_both_numbers(tmp_path, monkeypatch):
     job = make_job(tmp_path, "npy")
     monkeypatch.setattr(room, "find_memory", lambda: job.plan.peak_bytes - 1)
-    with pytest.raises(RefusedError, match=r"needed=\d+ MB as predicted, available=\d+ MB.*--tile-size.*--force"):
+    with pytest.raises(RefusedError, match=r"needed=\S+ [MG]B as predicted, available=\S+ [MG]B.*--tile-size.*--force"):
         run_job(job)
     assert not list(tmp_path.iterdir())
     run_job(make_job(tmp_path, "npy", force=True))
