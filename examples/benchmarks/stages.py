@@ -120,13 +120,15 @@ def set_up_output(latents: Path, weights: str, folder: Path, options: dict[str, 
     from taesd_core.variants import find_weights
     from tiler.api import load_model, plan_decode
     from tiler.engine import run_tile
+    from tiler.output import describe_output
     from tiler.schedule import run_plan
     from tiler.sources import open_latents
 
     if options:
         options = dict(options)
         path = folder / f"{options.get('compression', '')}-{options.pop('name')}"
-        return lambda: tiler.decode(latents, path, weights=weights, overwrite=True, **options).size_bytes
+        output = describe_output(path, options)
+        return lambda: tiler.decode(latents, output, weights=weights, overwrite=True).size_bytes
 
     checkpoint = find_weights(weights, "decoder")
     channels = load_decoder(weights).network.channels_in
