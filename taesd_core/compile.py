@@ -6,15 +6,21 @@ On TensorFlow height and width stay free, so no further tracing happens for othe
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
 from taesd_core.network import STREAMS
-from taesd_core.stage import Borders, StageModel, Tensor
 
+if TYPE_CHECKING:
+    from taesd_core.fixed_stage import FixedStageModel
+    from taesd_core.stage import Borders, StageModel
+
+Tensor = Any
 CompiledStage = Callable[..., Tensor]
 """``program(x, borders, *norms)``: what ``StageModel.call`` gives."""
+CompiledFixedStage = Callable[[Tensor, Tensor], Tensor]
+"""``program(x, lengths)``: what ``FixedStageModel.call`` gives."""
 
 
 class Execution(NamedTuple):
@@ -23,7 +29,7 @@ class Execution(NamedTuple):
     streams: int
     """Pieces at a time."""
     in_pieces: bool
-    """Whether a stage is cut into pieces at all."""
+    """Whether a stage is cut into pieces at all, and programs of fixed size are worth compiling."""
 
 
 def choose_execution() -> Execution:
@@ -43,7 +49,7 @@ def choose_execution() -> Execution:
     return Execution(streams=STREAMS if on_cpu else 1, in_pieces=on_cpu)
 
 
-def compile_stage(stage: StageModel, channels: int, dtype: str) -> CompiledStage:
+def compile_stage(stage: "StageModel", channels: int, dtype: str) -> CompiledStage:
     """Return ``stage`` as a compiled function of (1, height, width, channels) maps and their borders."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -53,6 +59,29 @@ def compile_stage(stage: StageModel, channels: int, dtype: str) -> CompiledStage
     else:
         raise ValueError(f"No compiled steps for this backend: KERAS_BACKEND={backend}. Use tensorflow or jax.")
     return lambda x, borders, *norms: program(borders)(x, *norms)
+
+
+def compile_fixed_stage(stage: "FixedStageModel", shape: tuple[int, int, int]) -> CompiledFixedStage:
+    """Return ``stage`` as a compiled function of (1, *shape) maps and (2,) int32 lengths."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        keep_float32()
+        run = tf.function(lambda x, lengths: stage(x, lengths), autograph=False)
+        return run.get_concrete_function(tf.TensorSpec((1, *shape)), tf.TensorSpec((2,), "int32"))
+    return _jax_function(stage)
+
+
+def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile what lies between two convolutions into loops, one after another, that keep what they can in registers.
+
+    The convolutions stay out of it: TensorFlow's own are faster than those that its compiler makes.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True, autograph=False)
+    return function
 
 
 def keep_float32() -> None:
@@ -67,7 +96,7 @@ def keep_float32() -> None:
         jax.config.update("jax_default_matmul_precision", "highest")
 
 
-def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callable[[Borders], Any]:
+def _tensorflow_program(stage: "StageModel", channels: int, dtype: str) -> Callable[["Borders"], Any]:
     import tensorflow as tf
 
     keep_float32()
@@ -75,7 +104,7 @@ def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callabl
     shapes += [tf.TensorSpec(shape, "float32") for shape in stage.norm_shapes]
 
     @cache
-    def program(borders: Borders) -> Any:
+    def program(borders: "Borders") -> Any:
         # The concrete function: its calls need not ask again whether they must trace.
         run = tf.function(lambda x, *norms: stage(x, norms, borders=borders), autograph=False)
         return run.get_concrete_function(*shapes)
@@ -83,7 +112,16 @@ def _tensorflow_program(stage: StageModel, channels: int, dtype: str) -> Callabl
     return program
 
 
-def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
+def _jax_program(stage: "StageModel") -> Callable[["Borders"], Any]:
+    @cache
+    def program(borders: "Borders") -> Any:
+        run = _jax_function(stage, borders=borders)
+        return lambda x, *norms: run(x, norms)
+
+    return program
+
+
+def _jax_function(stage: keras.layers.Layer, **constants: Any) -> Callable[..., Any]:
     import jax
 
     keep_float32()
@@ -91,16 +129,12 @@ def _jax_program(stage: StageModel) -> Callable[[Borders], Any]:
     stage.built = True
     variables = [variable.value for variable in stage.variables]
 
-    @cache
-    def program(borders: Borders) -> Any:
-        def run(variables: list[Any], x: Tensor, norms: tuple[Tensor, ...]) -> Tensor:
-            outputs, _ = stage.stateless_call(variables, [], x, norms, borders=borders)
-            return outputs
+    def run(variables: list[Any], *arguments: Any) -> Tensor:
+        outputs, _ = stage.stateless_call(variables, [], *arguments, **constants)
+        return outputs
 
-        compiled = jax.jit(run)
-        return lambda x, *norms: compiled(variables, x, norms)
-
-    return program
+    compiled = jax.jit(run)
+    return lambda *arguments: compiled(variables, *arguments)
 
 
 def is_out_of_memory(error: Exception) -> bool:

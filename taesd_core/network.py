@@ -3,15 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 from taesd_core.layers import Block, Layers, convolutions, decoder_layers, encoder_layers
-from taesd_core.pieces import Axis, macs_of_axes, macs_of_whole, peak_bytes_of_window
+from taesd_core.pieces import Axis, layers_of, macs_of_axes, macs_of_whole, peak_bytes_of_window
 from taesd_core.receptive_field import Stage, halo_of, scale_of, stages
+from taesd_core.tensors import Tensors
 
 LONGEST_PIECE = 272
 """Most rows of a piece of a stage on a CPU: 256 and a margin; see examples/benchmarks/README.md."""
 STREAMS = 2
 """Pieces that run at a time on a CPU."""
+FIXED_PIECE = 288
+"""Most rows of a piece of fixed size, which also computes what is cropped at its margins."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class Network:
     def stages(self) -> tuple[Stage, ...]:
         """The layers, grouped by resolution."""
         return stages(self.layers)
+
+    def tensors_of_stages(self, tensors: Tensors) -> list[Tensors]:
+        """Return the weights, divided among the stages."""
+        rest = iter(tensors)
+        layers = [tuple(chain.from_iterable(map(layers_of, stage))) for stage in self.stages]
+        return [tuple(next(rest) for _ in convolutions(each)) for each in layers]
 
     @cached_property
     def passes(self) -> tuple["Network", ...]:

@@ -65,6 +65,16 @@ def axis_pieces(layers: Layers, axis: Axis, longest: int) -> tuple[tuple[Piece, 
     Raises:
         ValueError: when the window is too short to determine anything, that is no longer than its halos.
     """
+    return tuple(tuple(_stage_pieces(*each, longest)) for each in walk_axis(layers, axis))
+
+
+@lru_cache(maxsize=4096)
+def walk_axis(layers: Layers, axis: Axis) -> tuple[tuple[Stage, Extent, Extent], ...]:
+    """Return every stage, its map, and what the stages behind it need of its output, for one axis of a window.
+
+    Raises:
+        ValueError: when the window is too short to determine anything, that is no longer than its halos.
+    """
     length, low, high = axis
     halo = halo_of(layers)
     if length <= halo * ((not low) + (not high)):
@@ -79,7 +89,7 @@ def axis_pieces(layers: Layers, axis: Axis, longest: int) -> tuple[tuple[Piece, 
     for number, stage in enumerate(all_stages):
         behind = [step for later in all_stages[number + 1 :] for step in later]
         target = backward_through(behind, final).clip(forward_through(stage, extent))
-        run.append(tuple(_stage_pieces(stage, extent, target, longest)))
+        run.append((stage, extent, target))
         extent = target
     return tuple(run)
 
@@ -115,6 +125,26 @@ def macs_of_whole(layers: Layers, height: int, width: int) -> int:
     return total
 
 
+def macs_by_stage(layers: Layers) -> list[int]:
+    """Return how the operations of one latent px are divided between the stages, far from any border."""
+    taps, macs = iter(_taps(layers)), []
+    # In halves of a px, for strides.
+    n_rows = scale_of([step for stage in stages(layers) for step in stage])[1]
+    for stage in stages(layers):
+        n_out, n_in = scale_of(stage)
+        total = 0
+        for step in stage:
+            for place in convolutions(layers_of(step)):
+                # A folded upsampling computes four outputs at each position of its input.
+                at = n_rows // place.convolution.stride if isinstance(step, Convolution) else n_rows
+                total += next(taps) * at**2
+            if isinstance(step, tuple):
+                n_rows *= n_out
+        n_rows //= n_in
+        macs.append(total)
+    return macs
+
+
 def peak_bytes_of_window(
     layers: Layers, rows: Axis, columns: Axis, longest: int, *, streams: int, value_bytes: int = 4
 ) -> int:
@@ -123,7 +153,7 @@ def peak_bytes_of_window(
     for stage, row_pieces, column_pieces in zip(
         stages(layers), axis_pieces(layers, rows, longest), axis_pieces(layers, columns, longest), strict=True
     ):
-        places = [place.convolution for step in stage for place in convolutions(_layers_of(step))]
+        places = [place.convolution for step in stage for place in convolutions(layers_of(step))]
         rows_behind, columns_behind = (
             sum(piece.crop.stop - piece.crop.start for piece in pieces) for pieces in (row_pieces, column_pieces)
         )
@@ -163,7 +193,8 @@ def _stage_pieces(stage: Stage, extent: Extent, target: Extent, longest: int) ->
         yield Piece(read.slice_in(extent), (read.low_border, read.high_border), keep.slice_in(reached), tuple(counts))
 
 
-def _layers_of(step: Step) -> Layers:
+def layers_of(step: Step) -> Layers:
+    """Return a step as layers."""
     return step if isinstance(step, tuple) else (step,)
 
 

@@ -23,6 +23,11 @@ Ends = tuple[bool, bool]
 Output = Literal["uint8", "uint16", "float32"]
 LARGEST = {"uint8": 255.0, "uint16": 65535.0}
 """What 1.0 becomes."""
+FOLD = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float64)
+"""Which of a kernel's three taps are added up when it is folded with nearest ×2: [phase, tap of two, tap of three].
+
+Sums are of float64, rounded once.
+"""
 
 
 class Borders(NamedTuple):
@@ -70,7 +75,7 @@ class StageModel(keras.layers.Layer):
             elif isinstance(step, Relu):
                 self.steps.append(Elementwise(ops.relu, dtype=dtype))
             elif isinstance(step, Clamp):
-                self.steps.append(Elementwise(_clamp, dtype=dtype))
+                self.steps.append(Elementwise(clamp, dtype=dtype))
 
     @property
     def channels_out(self) -> int:
@@ -89,13 +94,7 @@ class StageModel(keras.layers.Layer):
         statistics = iter(norms)
         for step in self.steps:
             x = step(x, next(statistics)) if isinstance(step, PoolModel) else step(x, borders=borders)
-        if self.output_kind is None:
-            return x
-        # In float32 whatever the precision before: bfloat16 cannot count to 255.
-        x = ops.cast(x, "float32")
-        if self.output_kind == "float32":
-            return x
-        return ops.cast(ops.round(ops.clip(x, 0.0, 1.0) * LARGEST[self.output_kind]), self.output_kind)
+        return x if self.output_kind is None else convert_output(x, self.output_kind)
 
 
 class Elementwise(keras.layers.Layer):
@@ -149,15 +148,8 @@ class NarrowConvolution(WindowConvolution):
     def call(self, x: Tensor, borders: Borders) -> Tensor:
         """Return what the window determines: a row less on each side that is no border."""
         # Zeros may be put around the products as well as around x: there is no bias in between.
-        taps = pad(ops.conv(x, self.kernel, padding="valid"), borders)
-        height, width = ops.shape(taps)[1] - 2, ops.shape(taps)[2] - 2
-        total = self.bias
-        for number in range(KERNEL**2):
-            row, column = divmod(number, KERNEL)
-            first = number * self.channels_out
-            tap = taps[:, row : row + height, column : column + width, first : first + self.channels_out]
-            total = tap if total is None else total + tap
-        return total
+        total = add_taps(pad(ops.conv(x, self.kernel, padding="valid"), borders))
+        return total if self.bias is None else total + self.bias
 
 
 class UpsampleConvolution(WindowConvolution):
@@ -231,6 +223,30 @@ class PoolModel(WindowConvolution):
         return x + ops.conv(wide, self.kernel_behind, padding="valid")
 
 
+def add_taps(taps: Tensor) -> Tensor:
+    """Return the sum of the nine taps of a 3×3 kernel, each (1, height, width, channels), shifted: a row less per side.
+
+    They are one behind another in the last axis, row by row.
+    """
+    height, width, channels = ops.shape(taps)[1] - 2, ops.shape(taps)[2] - 2, taps.shape[3] // KERNEL**2
+    total = None
+    for number in range(KERNEL**2):
+        row, column = divmod(number, KERNEL)
+        first = number * channels
+        tap = taps[:, row : row + height, column : column + width, first : first + channels]
+        total = tap if total is None else total + tap
+    return total
+
+
+def convert_output(x: Tensor, output: Output) -> Tensor:
+    """Return values as ``output`` has them; see ``StageModel``."""
+    # In float32 whatever the precision before: bfloat16 cannot count to 255.
+    x = ops.cast(x, "float32")
+    if output == "float32":
+        return x
+    return ops.cast(ops.round(ops.clip(x, 0.0, 1.0) * LARGEST[output]), output)
+
+
 def moments_of_map(x: Tensor, groups: int) -> Moments:
     """Return the moments of the groups of channels of a map (1, height, width, channels).
 
@@ -254,17 +270,26 @@ def pad(x: Tensor, borders: Borders) -> Tensor:
     return ops.pad(x, ((0, 0), *(tuple(map(int, side)) for side in borders), (0, 0)))
 
 
+def join(pieces: list[Tensor], n_columns: int) -> Tensor:
+    """Return the map whose pieces these are, row by row."""
+    starts = range(0, len(pieces), n_columns)
+    return _concatenate([_concatenate(pieces[start : start + n_columns], axis=2) for start in starts], axis=1)
+
+
+def _concatenate(parts: list[Tensor], axis: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=axis)
+
+
 def fold_upsample(kernel: Float32) -> Float32:
     """Return the (2, 2, n_in, 4 × n_out) kernel that equals nearest ×2 and then ``kernel`` (3, 3, n_in, n_out).
 
     The output channels are ordered (row phase, column phase, channel), as ``depth_to_space`` wants them. The first
     phase is output row 2i + 1, the second 2i + 2.
     """
-    # [phase, tap of 2, tap of 3]; sums in float64, rounded once.
-    fold = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float64)
-    folded = np.einsum("pay,qbx,yxio->abipqo", fold, fold, kernel.astype(np.float64))
+    folded = np.einsum("pay,qbx,yxio->abipqo", FOLD, FOLD, kernel.astype(np.float64))
     return folded.reshape(2, 2, kernel.shape[2], -1).astype(np.float32)
 
 
-def _clamp(x: Tensor) -> Tensor:
+def clamp(x: Tensor) -> Tensor:
+    """Return what a ``Clamp`` layer does."""
     return ops.tanh(x / 3.0) * 3.0

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from threading import Lock
 from typing import Any, NamedTuple
@@ -14,12 +15,13 @@ from keras import ops
 from numpy.typing import NDArray
 
 from taesd_core.compile import CompiledStage, choose_execution, compile_stage, is_out_of_memory
+from taesd_core.fixed_programs import FixedPrograms
 from taesd_core.layers import convolutions
 from taesd_core.moments import Moments
 from taesd_core.network import Network
-from taesd_core.pieces import Piece, axis_pieces
+from taesd_core.pieces import Axis, Piece, axis_pieces
 from taesd_core.receptive_field import Stage
-from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor, moments_of_map
+from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor, join, moments_of_map
 from taesd_core.tensors import Tensors
 
 
@@ -54,11 +56,15 @@ class WindowModel:
         compiled: dict[tuple[int, Stage], Program] = {}
         self._programs = _compile(network, tensors, output, dtype, compiled)
         self._pass_programs = [_compile(each, tensors, None, dtype, compiled) for each in network.passes]
+        self._fit = partial(FixedPrograms, network, tensors, output)
+        self._fitted: dict[tuple[Axis, Axis], FixedPrograms] = {}
+        self._fixed: FixedPrograms | None = None
         # A device has one memory, and all cores work on a window.
         self._one_at_a_time = Lock()
         execution = choose_execution()
         self._streams = ThreadPoolExecutor(execution.streams, thread_name_prefix="piece")
         self._longest_piece = network.longest_piece if execution.in_pieces else sys.maxsize
+        self._takes_fixed = execution.in_pieces and dtype == "float32"
 
     def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
         """Return exactly the pixels that ``window`` determines.
@@ -76,6 +82,25 @@ class WindowModel:
         """
         with self._device(window):
             return ops.convert_to_numpy(self._run(self.network, self._programs, window, borders))[0]
+
+    def fit(self, rows: Axis, columns: Axis) -> "WindowModel":
+        """Return the same model, made ready for many windows of one size; the two share programs and memory.
+
+        On a CPU that takes seconds, and pays from a few million pixels on. Windows of other sizes are run as well.
+        Where it is of no help, the model stays as it is.
+
+        Args:
+            rows: of such a window: length in latent px, and whether its two ends are ends of the image.
+            columns: the same.
+        """
+        if not self._takes_fixed:
+            return self
+        model = copy.copy(self)
+        with self._one_at_a_time:
+            if (rows, columns) not in self._fitted:
+                self._fitted[rows, columns] = self._fit(rows, columns)
+            model._fixed = self._fitted[rows, columns]
+        return model
 
     def with_statistics(self, statistics: Sequence[Moments]) -> "WindowModel":
         """Return the same model with the statistics of the first passes given; it shares programs and memory.
@@ -122,13 +147,15 @@ class WindowModel:
         n_norms = sum(program.n_norms for program in programs)
         assert n_norms <= len(self._norms), f"{n_norms} norms, but the statistics of {len(self._norms)} passes"
         norms = iter(self._norms)
-        rows, columns = (
-            axis_pieces(network.layers, (length // network.scale_in, *ends), self._longest_piece)
-            for length, ends in zip(window.shape, borders, strict=False)
-        )
+        axes = [(length // network.scale_in, *ends) for length, ends in zip(window.shape, borders, strict=False)]
+        fixed = self._fixed.plan(*axes) if self._fixed is not None and network is self.network else {}
+        rows, columns = (axis_pieces(network.layers, axis, self._longest_piece) for axis in axes)
         x = ops.convert_to_tensor(window[None], self.dtype)
-        for program, row_pieces, column_pieces in zip(programs, rows, columns, strict=True):
-            x = self._run_stage(program, x, [next(norms) for _ in range(program.n_norms)], row_pieces, column_pieces)
+        for number, (program, *pieces) in enumerate(zip(programs, rows, columns, strict=True)):
+            if number in fixed:
+                x = fixed[number](x)
+            else:
+                x = self._run_stage(program, x, [next(norms) for _ in range(program.n_norms)], *pieces)
         return x
 
     def _run_stage(
@@ -139,8 +166,7 @@ class WindowModel:
             out = program.run(x[:, row.read, column.read], Borders(row.borders, column.borders), *norms)
             return out[:, row.crop, column.crop]
 
-        outs = iter(list(self._streams.map(run, product(rows, columns))))
-        return _concatenate([_concatenate([next(outs) for _ in columns], axis=2) for _ in rows], axis=1)
+        return join(list(self._streams.map(run, product(rows, columns))), len(columns))
 
 
 def _compile(
@@ -158,7 +184,3 @@ def _compile(
             compiled[number, stage] = program
         programs.append(program)
     return programs
-
-
-def _concatenate(parts: list[Tensor], axis: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=axis)

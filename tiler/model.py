@@ -64,6 +64,14 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class FittingModel(Model, Protocol):
+    """A model that can be made ready for many windows of one size."""
+
+    def fit(self, rows: Axis, columns: Axis) -> Self:
+        """Return the model, faster on windows of this size; it still runs on any other."""
+
+
+@runtime_checkable
 class GatheringModel(Model, Protocol):
     """A model that must know statistics of the whole input, pass by pass, before it runs on a window."""
 
