@@ -111,6 +111,27 @@ def test_a_lazy_image_decodes_only_what_is_touched(latents, monkeypatch, tmp_pat
     assert sorted(touched) == [(1, 0), (2, 0)]
 
 
+@pytest.mark.parametrize("dtype", ["uint16", np.float32])
+def test_a_lazy_image_of_more_bits_is_the_whole_image(latents, dtype):
+    source = 2 * latents(24, 30)  # beyond [0, 1] here and there
+    lazy = tiler.decode_lazily(source, weights="photo", tile_size_px=128, dtype=dtype)
+    found = lazy[:190, 100:].compute()
+    assert lazy.dtype == found.dtype == dtype
+    assert lazy.name.startswith("decode-")
+    expected = build_whole_image_model(*_network_and_tensors("decoder")).predict_on_batch(source[None])[0][:190, 100:]
+    assert expected.min() < -0.01
+    assert expected.max() > 1.01
+    if dtype is np.float32:
+        assert np.abs(found - expected).max() <= 2e-5 * np.ptp(expected)
+    else:
+        assert np.abs(found - np.clip(expected, 0, 1) * 65535.0).max() <= 0.5 + 65535 * 2e-5 * np.ptp(expected)
+
+
+def test_a_lazy_image_of_unknown_numbers_is_refused(latents):
+    with pytest.raises(tiler.OptionError, match=r"dtype=float16\. Use uint8, uint16, float32"):
+        tiler.decode_lazily(latents(5, 5), weights="photo", dtype="float16")
+
+
 def test_a_failed_run_leaves_nothing_behind(tmp_path, latents):
     source = latents(16, 16)  # one tile: with more, what is finished is kept
     source[15, 15, 0] = np.nan

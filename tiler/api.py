@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from tiler.array_source import ArraySource
+from tiler.compression import DType
 from tiler.edges import EdgePadded
 from tiler.engine import run_tile
 from tiler.errors import OptionError, VerificationError
@@ -48,6 +49,7 @@ from tiler.small_picture import average_down, choose_size
 from tiler.source import Source
 from tiler.sources import Openable, open_image
 from tiler.statistics import PreparedModel, prepare_model
+from tiler.tile_codec import check_dtype
 from tiler.tile_size import STEP_PX, choose_tile_px
 from tiler.upscale import Upscaled
 from tiler.verification import Samples, Verification, check_samples, verify_image
@@ -335,6 +337,7 @@ def decode_lazily(
     weights: PathLike | None = None,
     region: Region | None = None,
     tile_size_px: int | None = None,
+    dtype: DTypeLike = "uint8",
 ) -> "dask.array.Array":
     """Return the decoded image as a dask array, a chunk per tile; nothing is decoded until it is computed.
 
@@ -343,9 +346,10 @@ def decode_lazily(
         weights: as for ``decode``.
         region: as for ``decode``.
         tile_size_px: side of a chunk in px of the image.
+        dtype: "uint8" or "uint16", of 255 or 65535 where the model gives 1.0; "float32", what it gives, not clipped.
 
     Returns:
-        (height, width, 3) uint8; slicing it decodes only the tiles that it touches.
+        (height, width, 3) of this type; slicing it decodes only the tiles that it touches.
 
     Raises:
         InputError: latents or weights cannot be used.
@@ -353,15 +357,17 @@ def decode_lazily(
     """
     import dask.array
 
+    pixels = check_dtype(dtype)
+    name: DType = pixels.name  # type: ignore[assignment]
     latents = Latents.of(latents)
     checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
     source = latents.open(network, convention=find_convention(weights))
     plan = _make_plan(source, network, None, tile_size_px, **_find_area(latents, network, region))
 
-    model = PreparedModel(partial(load_model, checkpoint, "decoder"), plan, source)
+    model = PreparedModel(partial(load_model, checkpoint, "decoder", dtype=name), plan, source)
 
-    def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[np.uint8]:
+    def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[Any]:
         return run_tile(plan.tile(*block_id[:2]), source, model)
 
     chunks = (
@@ -373,8 +379,8 @@ def decode_lazily(
     return dask.array.map_blocks(
         decode_chunk,
         chunks=chunks,
-        dtype=np.uint8,
-        meta=np.empty((0, 0, 0), np.uint8),
+        dtype=pixels,
+        meta=np.empty((0, 0, 0), pixels),
         name=f"decode-{uuid4().hex}",
     )
 
