@@ -77,6 +77,20 @@ def test_a_run_goes_on_after_any_tile_and_decodes_no_tile_twice(tmp_path, kind, 
 
 
 @every_kind
+@pytest.mark.parametrize("n_first", [1, 5, 11])
+@pytest.mark.parametrize("part_levels", [0, 1])
+def test_a_run_by_parts_goes_on_too(tmp_path, monkeypatch, kind, n_first, part_levels, whole):
+    monkeypatch.setattr("tiler.schedule.PART_LEVELS", part_levels)
+    output = stop_after(tmp_path, kind, n_first)
+    told = []
+    model = CountingModel()
+    done = run_job(make_job(tmp_path, kind, model, resume=True), lambda *counts: told.append(counts[:2]))
+    assert (done.n_resumed, model.n_calls) == (n_first, 12 - n_first)
+    assert told == [(n, 12) for n in range(n_first, 13)]
+    assert read_result(output) == whole[kind]
+
+
+@every_kind
 def test_a_run_that_is_stopped_again_and_again_still_decodes_each_tile_once(tmp_path, kind, whole):
     n_calls = 0
     for n_first in (3, 4, 1, 2):

@@ -1,6 +1,7 @@
 """The graph with a stand-in decoder: pixels, pyramid and order do not depend on who runs it."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tiler.engine import run_tile
 from tiler.errors import InputError, TileError
 from tiler.plan import Plan
 from tiler.pyramid import halve, level_shapes
-from tiler.schedule import build_graph, run_plan
+from tiler.schedule import Tree, build_graph, run_plan
 from tiler.sink import Sink
 from tiler.tasks import SinkTasks
 
@@ -68,7 +69,8 @@ def test_every_level_is_the_whole_image_halved(latents, height, width, core, wor
 
 def test_without_a_pyramid_there_are_only_leaves(latents):
     plan, source, run, sink = start(latents, 40, 50, 16)
-    graph, roots = build_graph(plan, 1, make_tasks(plan, run, sink))
+    tree = Tree(plan, 1)
+    graph, roots = build_graph(tree, make_tasks(plan, run, sink), tree.missing_tops())
     assert len(graph) == len(roots) == plan.n_tiles
     run_plan(plan, run, sink, workers=2)
     np.testing.assert_array_equal(sink.arrays[0], run_serially(plan, RepeatModel(), source))
@@ -82,7 +84,8 @@ def test_few_quarters_are_held_whatever_the_size(latents):
     lock = threading.Lock()
     plan, _, _, sink = start(latents, 64, 64, 2, smallest=16)
     tasks = make_tasks(plan, lambda tile: np.zeros((16, 16, 3), np.uint8), sink)
-    graph, roots = build_graph(plan, len(sink.levels), tasks)
+    tree = Tree(plan, len(sink.levels))
+    graph, roots = build_graph(tree, tasks, tree.missing_tops())
 
     class Held(np.ndarray):
         def __del__(self):
@@ -105,6 +108,53 @@ def test_few_quarters_are_held_whatever_the_size(latents):
     dask.threaded.get(graph, roots, num_workers=4)
     assert plan.n_tiles == 1024
     assert 4 <= most <= 40
+
+
+@pytest.mark.parametrize("smallest", [16, None], ids=["pyramid", "leaves"])
+def test_dask_never_has_more_than_a_part_of_the_tree(latents, monkeypatch, smallest):
+    import dask.threaded
+
+    monkeypatch.setattr("tiler.schedule.PART_LEVELS", 2)
+    sizes, get = [], dask.threaded.get
+
+    def counting_get(graph, keys, **options):
+        sizes.append(len(graph))
+        return get(graph, keys, **options)
+
+    monkeypatch.setattr(dask.threaded, "get", counting_get)
+    plan, source, run, sink = start(latents, 52, 38, 2, smallest)
+    run_plan(plan, run, sink, workers=3)
+    assert max(sizes) == (16 + 4 + 1 if smallest else 16)
+    assert sum(sizes) >= plan.n_tiles == 26 * 19
+    expected = run_serially(plan, RepeatModel(), source)
+    for array, times in zip(sink.arrays, sink.times, strict=True):
+        np.testing.assert_array_equal(array, expected)
+        assert (times == 1).all()
+        expected = halve(expected)
+
+
+def test_of_parts_few_quarters_are_held_too(latents, monkeypatch):
+    monkeypatch.setattr("tiler.schedule.PART_LEVELS", 1)
+    plan, _, run, sink = start(latents, 64, 64, 2, smallest=16)
+    alive, most = weakref.WeakSet(), 0
+
+    class Quarter(np.ndarray):
+        """Can be watched."""
+
+        __hash__ = object.__hash__
+
+    def watched_halve(pixels):
+        nonlocal most
+        quarter = halve(pixels).view(Quarter)
+        alive.add(quarter)
+        most = max(most, len(alive))
+        return quarter
+
+    monkeypatch.setattr("tiler.tasks.halve", watched_halve)
+    run_plan(plan, run, sink, workers=1)
+    assert plan.n_tiles == 1024
+    # Three of each of the five levels below the top, and the ones in the making.
+    assert 10 <= most <= 20
 
 
 def test_progress_counts_tiles_and_pixels(latents):

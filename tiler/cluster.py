@@ -26,7 +26,7 @@ from tiler.far_tasks import FarJob, FarTasks, close_tasks
 from tiler.fingerprint import find_version, fingerprint_source
 from tiler.memory import format_bytes
 from tiler.pyramid import Task, find_children
-from tiler.schedule import Graph, Progress, Tally, build_graph, count_leaves
+from tiler.schedule import Graph, Progress, Tally, Tree, build_graph, count_leaves
 from tiler.tasks import Quarter
 
 if TYPE_CHECKING:
@@ -106,9 +106,8 @@ class Cluster:
         tasks = describe_tasks(job, journal, run)
         last = len(sink.levels) - 1
         # The level is part of the name: the scheduler groups by it, and takes leaves only when there is nothing above.
-        graph, roots = build_graph(
-            job.plan, last + 1, tasks, journal=journal, make_key=lambda task: (f"{run}-{task[0]}", *task[1:])
-        )
+        tree = Tree(job.plan, last + 1, journal)
+        graph, roots = build_graph(tree, tasks, tree.missing_tops(), lambda task: (f"{run}-{task[0]}", *task[1:]))
         tally = Tally(job.plan, progress, count_leaves(graph))
         fetched: dict[Task, Any] = {}
         if not sink.reads_back and last:

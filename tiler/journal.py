@@ -66,7 +66,11 @@ class Journal:
             self.leave(error)
             raise
         entries = self._file.entries if self.resumed or self.complete else []
-        self._finished: dict[Task, Entry] = {(each[0], each[1], each[2]): each for each in entries if each != COMPLETE}
+        # What follows the task in its line: where its quarter is kept, mostly nothing.
+        self._finished: dict[Task, tuple[int, ...]] = {
+            (each[0], each[1], each[2]): tuple(each[3:]) for each in entries if each != COMPLETE
+        }
+        self._file.entries = []  # there may be a million
 
     def _resolve(self, resume: bool, overwrite: bool) -> None:
         """Say whether there is something to go on with, or why not."""
@@ -141,7 +145,7 @@ class Journal:
             if self._read_quarter(quarters, task) is None:
                 del self._finished[task]
             else:
-                waiting.add(self._finished[task][3])
+                waiting.add(self._finished[task][0])
         quarters.reserve(waiting)
 
     def has_finished(self, task: Task) -> bool:
@@ -164,7 +168,7 @@ class Journal:
 
     def _read_quarter(self, quarters: Quarters, task: Task) -> NDArray[Any] | None:
         assert self._sink is not None
-        _, _, _, *place = self._finished[task]
+        place = self._finished[task]
         if not place:
             return None
         height, width = level_window(self._sink.levels, self._plan.tile_px, task).shape
@@ -224,10 +228,10 @@ class Journal:
             raise
         for entry in entries:
             task = entry[0], entry[1], entry[2]
-            self._finished[task] = entry
+            self._finished[task] = tuple(entry[3:])
             if self._quarters is not None:
                 for child in find_children(task):
-                    for slot in self._finished.get(child, [])[3:4]:
+                    for slot in self._finished.get(child, ())[:1]:
                         self._quarters.release(slot)
         self._synced_at = time.monotonic()
 

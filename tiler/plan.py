@@ -31,7 +31,8 @@ PASS_CORE = 128
 AXIS_LIMIT = 2**17
 """Most tiles along one side: 134 million px at the usual size."""
 TILE_LIMIT = 2**22
-"""Most tiles in all: 4.4 terapixels at the usual size. A task each, they take memory before the first is decoded."""
+"""Most tiles in all: 4.4 terapixels at the usual size. The journal holds each in memory, and a cluster's scheduler all
+of their tasks before the first is decoded."""
 
 
 @dataclass(frozen=True, slots=True)

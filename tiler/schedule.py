@@ -11,13 +11,16 @@
 dask runs a tree depth first, so about three quarters a level are held, whatever the size of the image. Without a
 pyramid there are only leaves. The graph is given to dask as it is: making it from delayed objects is quadratic.
 
+A task takes some 4 kB of dask's state, so in this process it gets no more than a part of the tree at a time, of the
+levels up to ``PART_LEVELS``; the few tasks above are run here one by one. A cluster's scheduler gets all of it.
+
 What a journal says is finished is not in the graph, but where an unfinished node needs its quarter: then a leaf of
 another kind recalls it. What the tasks do is in ``tiler.tasks``; here they are run by threads, in ``tiler.cluster`` by
 the workers of a cluster.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from threading import Event, Lock
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, int], None]
 """``progress(n_done, n_tiles, n_px)``: tiles done, tiles in all, image px done by this run; called from any thread."""
 Graph = dict[Any, Any]
+PART_LEVELS = 6
+"""A part has at most 4**6 leaves: 4 gigapixels at the usual size of a tile, and some 25 MB of dask's state. At its end
+only one thread is busy for a while, with a tile of each level, which is nothing beside so many leaves."""
 
 
 def run_plan(
@@ -71,12 +77,28 @@ def run_plan(
 
     stopping = stopping or Event()
     tasks = SinkTasks(plan, run_tile, sink, finish=finish, recall=recall)
-    graph, roots = build_graph(plan, len(sink.levels), tasks, journal=journal)
-    tally = Tally(plan, progress, count_leaves(graph))
+    tree = Tree(plan, len(sink.levels), journal)
+    tally = Tally(plan, progress, plan.n_tiles - (journal.n_finished if journal is not None else 0))
     # A pool of our own: when a tile fails, those in flight end before the sink is taken away from them.
     pool = ThreadPoolExecutor(workers, thread_name_prefix="tile")
+
+    def run(tops: list[Task]) -> Any:
+        return get(*build_graph(tree, tasks, tops), pool=pool)
+
+    def run_tree(top: Task) -> Quarter | None:
+        if top[0] <= PART_LEVELS or tree.is_finished(top):
+            return run([top])[0]
+        quarters = [[run_tree(child) for child in strip] for strip in tree.strips_below(top)]
+        return pool.submit(tasks.node, *top, quarters).result()  # type: ignore[arg-type]
+
+    tops = tree.missing_tops()
     try:
-        get(graph, roots, pool=pool)
+        if len(sink.levels) == 1:
+            for start in range(0, len(tops), 4**PART_LEVELS):
+                run(tops[start : start + 4**PART_LEVELS])
+        else:
+            for top in tops:
+                run_tree(top)
     finally:
         stopping.set()
         while True:
@@ -87,51 +109,66 @@ def run_plan(
                 continue
 
 
-def build_graph(
-    plan: Plan,
-    n_levels: int,
-    tasks: Tasks,
-    *,
-    journal: "Journal | None" = None,
-    make_key: Callable[[Task], Any] = lambda task: task,
-) -> tuple[Graph, list[Any]]:
-    """Return the graph and the keys of its roots.
+class Tree:
+    """Which tasks there are, and which of them need no more work.
 
     Args:
         plan: what to do.
         n_levels: levels of the pyramid; 1 without one.
-        tasks: do it.
         journal: knows what is finished already.
+    """
+
+    def __init__(self, plan: Plan, n_levels: int, journal: "Journal | None" = None) -> None:
+        self._journal = journal
+        self._sizes = [(len(plan.rows), len(plan.columns))]
+        for _ in range(n_levels - 1):
+            self._sizes.append((math.ceil(self._sizes[-1][0] / 2), math.ceil(self._sizes[-1][1] / 2)))
+
+    def is_finished(self, task: Task) -> bool:
+        """Tell whether an earlier run has finished a task."""
+        return self._journal is not None and self._journal.has_finished(task)
+
+    def missing_tops(self) -> list[Task]:
+        """Return the topmost tasks that are not finished."""
+        last = len(self._sizes) - 1
+        n_rows, n_columns = self._sizes[last]
+        tops = ((last, row, column) for row, column in product(range(n_rows), range(n_columns)))
+        return [task for task in tops if not self.is_finished(task)]
+
+    def strips_below(self, task: Task) -> list[list[Task]]:
+        """Return the tasks that a node is made of: one or two rows of one or two."""
+        n_rows, n_columns = self._sizes[task[0] - 1]
+        below = [child for child in find_children(task) if child[1] < n_rows and child[2] < n_columns]
+        strips = [[child for child in below if child[1] == 2 * task[1] + down] for down in (0, 1)]
+        return [strip for strip in strips if strip]
+
+
+def build_graph(
+    tree: Tree, tasks: Tasks, tops: Iterable[Task], make_key: Callable[[Task], Any] = lambda task: task
+) -> tuple[Graph, list[Any]]:
+    """Return the graph of some tasks and all that they need, and their keys.
+
+    Args:
+        tree: all there is to do.
+        tasks: do it.
+        tops: what is asked for.
         make_key: names a task.
     """
-    last = n_levels - 1
-    sizes = [(len(plan.rows), len(plan.columns))]
-    for _ in range(last):
-        sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
-
-    def is_finished(task: Task) -> bool:
-        return journal is not None and journal.has_finished(task)
-
     graph: Graph = {}
 
     def add(task: Task) -> Any:
         """Add a task that is needed, and what it needs itself; return its key."""
         level, row, column = task
         key = make_key(task)
-        if is_finished(task):
+        if tree.is_finished(task):
             graph[key] = (tasks.recall, *task)
         elif level == 0:
             graph[key] = (tasks.leaf, row, column)
         else:
-            n_rows, n_columns = sizes[level - 1]
-            below = [child for child in find_children(task) if child[1] < n_rows and child[2] < n_columns]
-            strips = [[add(child) for child in below if child[1] == 2 * row + down] for down in (0, 1)]
-            graph[key] = (tasks.node, *task, [strip for strip in strips if strip])
+            graph[key] = (tasks.node, *task, [[add(child) for child in strip] for strip in tree.strips_below(task)])
         return key
 
-    n_rows, n_columns = sizes[last]
-    tops = ((last, row, column) for row, column in product(range(n_rows), range(n_columns)))
-    return graph, [add(task) for task in tops if not is_finished(task)]
+    return graph, [add(task) for task in tops]
 
 
 def count_leaves(graph: Graph) -> int:

@@ -168,7 +168,7 @@ def plan_image(gigapixels: float) -> tuple[int, dict[str, float], dict[str, int]
 
     from tiler.api import plan_decode
     from tiler.pyramid import level_shapes
-    from tiler.schedule import build_graph
+    from tiler.schedule import Tree, build_graph
     from tiler.tasks import SinkTasks
 
     started = time.perf_counter()
@@ -180,7 +180,8 @@ def plan_image(gigapixels: float) -> tuple[int, dict[str, float], dict[str, int]
     note("every tile once")
     sink = NullSink(level_shapes(*plan.output_shape[:2], 1024))
     tasks = SinkTasks(plan, lambda tile: np.zeros(0), sink, finish=lambda *_: None, recall=lambda _: np.zeros(0))
-    build_graph(plan, len(sink.levels), tasks)
+    tree = Tree(plan, len(sink.levels))
+    build_graph(tree, tasks, tree.missing_tops())
     note("graph with pyramid")
     return plan.n_tiles, seconds, peaks
 

@@ -64,7 +64,7 @@ def run_tiles(folder: Path, side: int) -> dict[str, float]:
     from tiler.job import Job, run_job
     from tiler.output import Tiff
     from tiler.plan import Plan
-    from tiler.schedule import build_graph
+    from tiler.schedule import Tree, build_graph
     from tiler.tasks import SinkTasks
 
     size = side * TILE_PX // 8
@@ -88,7 +88,8 @@ def run_tiles(folder: Path, side: int) -> dict[str, float]:
     measured["file"] = output.path.stat().st_size
     started = time.perf_counter()
     tasks = SinkTasks(plan, lambda tile: np.zeros(0), None, finish=lambda *_: None, recall=lambda _: np.zeros(0))  # type: ignore[arg-type]
-    build_graph(plan, output.n_levels, tasks)
+    tree = Tree(plan, output.n_levels)
+    build_graph(tree, tasks, tree.missing_tops())
     measured["graph"] = time.perf_counter() - started
     return measured
 
