@@ -20,7 +20,7 @@ from tiler.fingerprint import find_difference
 from tiler.finite import treat_nonfinite
 from tiler.job import run_job
 from tiler.journal import find_journal
-from tiler.journal_file import make_line, parse
+from tiler.journal_file import JournalReader, make_line, parse
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -148,6 +148,25 @@ def test_a_journal_with_any_byte_changed_is_believed_only_up_to_there(tmp_path, 
         run_job(make_job(folder, kind, resume=True))
         assert read_result(folder / output.name) == whole[kind], place
         shutil.rmtree(folder)
+
+
+def test_a_reader_follows_a_journal_and_believes_only_whole_lines_of_its_job(tmp_path):
+    path = tmp_path / "journal"
+    reader = JournalReader(path)
+    assert not reader.has((0, 0, 1))  # there is none yet
+    header, seed = make_line('{"format": 1, "job": "a", "fields": {}}', 0)
+    lines = [make_line(text, seed)[0] for text in ("[0, 0, 1]", "[1, 0, 0, 3, 99]", '{"latents": "b"}', "[0, 2, 3]")]
+    content = header + b"".join(lines)
+    ends = {(0, 0, 1): len(header + lines[0]), (1, 0, 0): len(header + lines[0] + lines[1]), (0, 2, 3): len(content)}
+    for n_bytes in range(len(content) + 1):
+        path.write_bytes(content[:n_bytes])
+        for task, end in ends.items():
+            assert reader.has(task) == (n_bytes >= end)
+    other, _ = make_line("[0, 9, 9]", seed + 1)
+    path.write_bytes(content + other + make_line("[0, 7, 7]", seed)[0])
+    assert not reader.has((0, 9, 9))
+    assert not reader.has((0, 7, 7))
+    assert reader.has((0, 2, 3))
 
 
 def test_lines_of_an_earlier_job_do_not_count():

@@ -17,7 +17,7 @@ from tiler.engine import Turns, run_tile
 from tiler.errors import TileError
 from tiler.fingerprint import find_version, fingerprint_source
 from tiler.journal import find_journal
-from tiler.journal_file import read_identity
+from tiler.journal_file import JournalReader, read_identity
 from tiler.model import Model
 from tiler.plan import Plan
 from tiler.planned_file import PlannedFile
@@ -133,6 +133,12 @@ def open_tasks(job: FarJob) -> SinkTasks:
     def recall(task: Task) -> Quarter:
         return halve(sink.read(task[0], level_window(sink.levels, job.plan.tile_px, task)))
 
+    journal = JournalReader(find_journal(job.output.path))
+
+    def is_noted(task: Task) -> bool:
+        # A worker that dies takes quarters with it, and dask runs again all that lies under them.
+        return (sink.reads_back or len(sink.levels) == 1) and journal.has(task)
+
     profiled = ProfiledSource(source, profile)
     tasks = SinkTasks(
         job.plan,
@@ -140,6 +146,7 @@ def open_tasks(job: FarJob) -> SinkTasks:
         ProfiledWrites(sink, profile),
         finish=finish,
         recall=recall,
+        is_noted=is_noted,
     )
     weakref.finalize(tasks, sink.close)
     return tasks

@@ -20,12 +20,14 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 from uuid import uuid4
 
 from tiler import files
 from tiler.errors import OutputExistsError
 from tiler.fingerprint import Fields
+from tiler.pyramid import Task
 
 FORMAT = 1
 Entry = list[Any]
@@ -123,6 +125,42 @@ def read_identity(path: Path) -> str | None:
     return None if header is None else str(header["job"])
 
 
+class JournalReader:
+    """Follows a journal that another process writes, of a job that is under way.
+
+    Args:
+        path: the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._end, self._seed = path, 0, 0
+        self._noted: set[Task] = set()
+        self._lock = Lock()
+
+    def has(self, task: Task) -> bool:
+        """Tell whether a task is noted by now: what it wrote is on the disk."""
+        with self._lock:
+            self._read_on()
+            return task in self._noted
+
+    def _read_on(self) -> None:
+        try:
+            # Opened anew, for on a network's file system that brings what was added.
+            with self._path.open("rb") as file:
+                file.seek(self._end)
+                lines = file.read().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return
+        for line in lines:
+            if (text := check_line(line, self._seed)) is None:
+                return
+            if self._end == 0:
+                self._seed = zlib.crc32(text)
+            elif text.startswith(b"[") and (entry := json.loads(text)) != COMPLETE:
+                self._noted.add((entry[0], entry[1], entry[2]))
+            self._end += len(line) + 1
+
+
 def make_line(text: str, seed: int) -> tuple[bytes, int]:
     """Return a line with its checksum, and the checksum."""
     content = text.encode()
@@ -130,12 +168,17 @@ def make_line(text: str, seed: int) -> tuple[bytes, int]:
     return b"%s %08x\n" % (content, check), check
 
 
+def check_line(line: bytes, seed: int) -> bytes | None:
+    """Return what a line says, None where it does not match its checksum."""
+    text, _, check = line.rpartition(b" ")
+    return text if check == b"%08x" % zlib.crc32(text, seed) else None
+
+
 def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Entry], int, int]:
     """Return header, entries, where the last good line ends, and the checksum of the header."""
     header, entries, end, seed = None, [], 0, 0
     for line in content.split(b"\n")[:-1]:
-        text, _, check = line.rpartition(b" ")
-        if check != b"%08x" % zlib.crc32(text, seed):
+        if (text := check_line(line, seed)) is None:
             break
         if header is None:
             header, seed = json.loads(text), zlib.crc32(text)

@@ -45,6 +45,7 @@ class SinkTasks:
         sink: takes them; its levels are the pyramid.
         finish: told of each task that is written, with its quarter; None at the top.
         recall: gives the quarter of a task that an earlier run has finished.
+        is_noted: tells whether a task that is run once more need not be: its quarter is lost, what it wrote is not.
     """
 
     def __init__(
@@ -55,12 +56,17 @@ class SinkTasks:
         *,
         finish: Callable[[Task, Quarter | None], None],
         recall: Callable[[Task], Quarter],
+        is_noted: Callable[[Task], bool] = lambda task: False,
     ) -> None:
         self._plan, self._run_tile, self._sink, self._finish, self._recall = plan, run_tile, sink, finish, recall
+        self._is_noted = is_noted
 
     def leaf(self, row: int, column: int) -> Quarter | None:
         """Decode a tile of level 0."""
-        return self._write((0, row, column), self._run_tile(self._plan.tile(row, column)))
+        task = 0, row, column
+        if self._is_noted(task):
+            return self._recall(task) if len(self._sink.levels) > 1 else None
+        return self._write(task, self._run_tile(self._plan.tile(row, column)))
 
     def node(self, level: int, row: int, column: int, quarters: list[list[Quarter]]) -> Quarter | None:
         """Put together a tile of a level above."""
@@ -73,7 +79,10 @@ class SinkTasks:
 
     def _write(self, task: Task, pixels: NDArray[Any]) -> Quarter | None:
         levels = self._sink.levels
-        self._sink.write(task[0], level_window(levels, self._plan.tile_px, task), pixels)
+        noted = task[0] > 0 and self._is_noted(task)
+        if not noted:
+            self._sink.write(task[0], level_window(levels, self._plan.tile_px, task), pixels)
         quarter = halve(pixels) if task[0] < len(levels) - 1 else None
-        self._finish(task, quarter)
+        if not noted:
+            self._finish(task, quarter)
         return quarter

@@ -151,9 +151,11 @@ class TiffSink(Sink):
             tables.byte_counts.patch(self._file, index, len(content))
 
     def _get(self, tables: "_Tables", index: int) -> NDArray[Any]:
-        n_bytes, offset = tables.byte_counts.look_up(self._file, index), tables.offsets.look_up(self._file, index)
+        with self._lock, files.locked(self._file):  # as in _put: another process may have put it there
+            n_bytes, offset = tables.byte_counts.look_up(self._file, index), tables.offsets.look_up(self._file, index)
+            content = files.read_at(self._file, n_bytes, offset)
         try:
-            return self._codec.decode(files.read_at(self._file, n_bytes, offset))
+            return self._codec.decode(content)
         except ValueError as error:
             raise TileError(
                 f"The half-done output is damaged: path={self.part_path}, TIFF tile={index} ({error}). "
