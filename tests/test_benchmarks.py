@@ -184,3 +184,19 @@ def test_the_gpu_script_runs_without_a_gpu(run_benchmark, monkeypatch, backend):
     ]
     for row in table:
         assert number(row["of the peak"]) == pytest.approx(number(row["TFLOP/s"]) * 100, abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_large_image_is_written_and_read_back(run_benchmark):
+    (table,) = run_benchmark("gigapixels.py", "--gigapixels", 0.01, "--samples", 2)
+    (row,) = table
+    assert (number(row["tiles"]), number(row["levels"])) == (9, 4)
+    assert number(row["file MB"]) < 2
+
+
+@pytest.mark.slow
+def test_the_cost_of_many_tiles_is_measured(run_benchmark):
+    (table,) = run_benchmark("very_large.py", "--tiles", 100, "--tiles", 400, "--gigapixels", 0.1)
+    assert [number(row["tiles"]) for row in table] == [100, 400]
+    for row in table:
+        assert number(row["peak MB"]) > 30
