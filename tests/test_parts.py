@@ -173,6 +173,35 @@ def test_a_job_goes_on_with_its_own_part_only(tmp_path, latents, monkeypatch):
     np.testing.assert_array_equal(np.load(path), RepeatModel()(source, ((True, True), (True, True)))[CROP])
 
 
+SAID = [{}, {"wrap": "x"}, {"wrap": "y"}, {"wrap": "both"}, {"upscale": 3}, {"wrap": "both", "upscale": 2}]
+
+
+@pytest.mark.parametrize("row", [0, 21, HEIGHT - 1])
+@pytest.mark.parametrize("said", SAID, ids=str)
+def test_nan_is_named_by_its_place_in_the_input(tmp_path, latents, stand_in, said, row):
+    source = latents(HEIGHT, WIDTH)
+    source[row, 13, 2] = np.inf
+    factor = said.get("upscale", 1)
+    near = 13 * 8 * factor, row * 8 * factor, 5, 8
+    for region in (None, near):
+        with pytest.raises(tiler.NonFiniteError, match=f"value=inf at row {row}, column 13, channel 2"):
+            tiler.decode(
+                tiler.Latents(source, **said), tmp_path / "image.npy", weights="photo", region=region, workers=1
+            )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("said", SAID, ids=str)
+def test_nan_that_a_region_does_not_see_is_no_error(tmp_path, latents, stand_in, said):
+    height, width = 90, 80
+    source = latents(height, width)
+    source[0, 0] = source[height - 1, width - 1] = np.nan
+    factor = said.get("upscale", 1)
+    middle = 40 * 8 * factor, 45 * 8 * factor, 9, 8
+    tiler.decode(tiler.Latents(source, **said), tmp_path / "image.npy", weights="photo", region=middle)
+    assert np.load(tmp_path / "image.npy").shape == (8, 9, 3)
+
+
 @pytest.mark.parametrize(
     "region",
     [(1, 2, 3), (1, 2, 3, 4, 5), (-1, 0, 5, 5), (0, 0, 0, 5), (0, 0, 5, -5), (0.5, 0, 5, 5), "5,5,5,5", 7],

@@ -93,7 +93,7 @@ def test_large_latents_look_like_the_reduced_image(tmp_path):
 def test_what_is_not_finite_is_named(latents):
     data = latents(20, 16)
     data[3, 4, 1] = np.nan
-    with pytest.raises(InputError, match="NaN or Inf"):
+    with pytest.raises(InputError, match="NaN or Inf: value=nan at row 3, column 4, channel 1"):
         tiler.preview(data, weights="photo", size_px=64)
 
 

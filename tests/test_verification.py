@@ -579,7 +579,7 @@ def test_what_is_missing_or_not_finite_is_an_error_and_no_verdict(good, tmp_path
         verify(good / "latents.gif", good)
     source = np.load(good / "latents.npy")
     source[3, 3, 3] = np.nan
-    with pytest.raises(tiler.InputError, match="NaN"):
+    with pytest.raises(tiler.InputError, match="NaN or Inf: value=nan at row 3, column 3, channel 3"):
         tiler.verify(good / "image.npy", source, weights="photo")
 
 

@@ -18,7 +18,7 @@ from tiler.edges import EdgePadded
 from tiler.engine import run_tile
 from tiler.errors import OptionError, VerificationError
 from tiler.fingerprint import Fields, fingerprint_source
-from tiler.finite import NonFinite, Replaced, treat_nonfinite
+from tiler.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.input_file import open_regular_file
 from tiler.job import Executor, Job, run_job
 from tiler.journal import find_begun, find_journal
@@ -412,7 +412,7 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     source = latents.open(network, convention=find_convention(weights))
     height, width = choose_size(source.shape, size_px, network.scale_out)
     if (height, width) != source.shape[:2]:
-        source = ArraySource(average_down(source, height, width), network.channels_in)
+        source = ArraySource(average_down(Checked(source), height, width), network.channels_in)
     plan = Plan(network, height, width, max(height, width))
     return run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError, NonFiniteError, TileError, TilerError
+from tiler.errors import InputError, TileError, TilerError
+from tiler.finite import check_finite
 from tiler.model import Ends, GatheringModel, Model, Moments
 from tiler.plan import Tile
 from tiler.profile import Profile
@@ -97,14 +98,8 @@ def _read_window(tile: Tile, source: Source) -> NDArray[np.float32]:
             f"The source gave another window than it was asked for: shape={window.shape}, dtype={window.dtype}, "
             f"asked={tile.read.shape} float32 (tile {tile.row}, {tile.column}: {tile.read}). Mend the source."
         )
-    if np.isfinite(window).all():
-        return window
-    row, column, channel = np.argwhere(~np.isfinite(window))[0].tolist()
-    raise NonFiniteError(
-        f"The input holds NaN or Inf: value={window[row, column, channel]} at row "
-        f"{tile.read.rows.start + row}, column {tile.read.columns.start + column}, channel {channel} "
-        f"(tile {tile.row}, {tile.column}: {tile.read}). Mend the input, or use --nonfinite zero."
-    )
+    check_finite(window, tile.read, of=f" (tile {tile.row}, {tile.column}: {tile.read})")
+    return window
 
 
 class Turns:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import OptionError
+from tiler.errors import NonFiniteError, OptionError
 from tiler.fingerprint import fingerprint_source
 from tiler.source import Source
 from tiler.window import Window
@@ -68,6 +68,57 @@ class Finite:
             ((rows + window.rows.start) * width + columns + window.columns.start) * n_channels + channels
         )
         return np.where(odd, np.float32(0), values)
+
+
+class Checked:
+    """A source that refuses NaN and Inf by their own place, before enlarging or joined ends move it.
+
+    Args:
+        source: any source.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self._source.shape
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the source."""
+        return fingerprint_source(self._source)
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, channels) float32 values of ``window``, which lies inside the array.
+
+        Raises:
+            NonFiniteError: the window holds NaN or Inf.
+        """
+        values = self._source.read(window)
+        check_finite(values, window)
+        return values
+
+
+def check_finite(values: NDArray[np.float32], window: Window, of: str = "") -> None:
+    """Refuse NaN and Inf.
+
+    Args:
+        values: (height, width, channels).
+        window: where they are in the input.
+        of: what they are of, for the message.
+
+    Raises:
+        NonFiniteError: there are some; the first is named.
+    """
+    if np.isfinite(values).all():
+        return
+    row, column, channel = np.argwhere(~np.isfinite(values))[0].tolist()
+    raise NonFiniteError(
+        f"The input holds NaN or Inf: value={values[row, column, channel]} at row {window.rows.start + row}, "
+        f"column {window.columns.start + column}, channel {channel}{of}. Mend the input, or use --nonfinite zero."
+    )
 
 
 def treat_nonfinite(source: Source, nonfinite: NonFinite, replaced: Replaced | None = None) -> Source:

@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from tiler.errors import InputWarning
+from tiler.errors import InputWarning, NonFiniteError
 from tiler.fingerprint import spread
 from tiler.source import Source
 from tiler.window import Window
@@ -35,7 +35,10 @@ def check_range(source: Source) -> None:
     n_values, squares, largest = 0, 0.0, 0.0
     for rows in spread(height, N_WINDOWS, WINDOW_PX):
         for columns in spread(width, N_WINDOWS, WINDOW_PX):
-            values = source.read(Window(rows, columns)).astype(np.float64)
+            try:
+                values = source.read(Window(rows, columns)).astype(np.float64)
+            except NonFiniteError:
+                continue  # Perhaps in no tile of the job; where it is in one, that will say so.
             values = values[np.isfinite(values)]
             n_values, squares = n_values + values.size, squares + float(values @ values)
             largest = max(largest, float(np.abs(values).max(initial=0)))

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from tiler.errors import InputError
 from tiler.fingerprint import Fields
-from tiler.finite import NonFinite, Replaced, treat_nonfinite
+from tiler.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.latent_space import LatentSpace, to_diffusion_space
 from tiler.model import Network
 from tiler.source import Source
@@ -95,6 +95,8 @@ class Latents:
             shift=shift if self.shift is None else self.shift,
         )
         source = treat_nonfinite(source, self.nonfinite, replaced)
+        if self.wrap is not None or self.upscale != 1:
+            source = Checked(source)
         if self.wrap is not None:
             # Before they are upscaled: interpolation sees no seam either.
             source = Wrapped(source, find_margins(self.wrap, network.halo, self.upscale))

@@ -54,7 +54,7 @@ def average_down(source: Source, height: int, width: int) -> NDArray[np.float32]
         for columns in cut(full_width, PART_COLUMNS):
             column_shares, first_column = share_out(columns, full_width, width)
             part = source.read(Window(rows, columns))
-            # What is NaN, or becomes infinite here, is for the engine to find.
+            # What becomes infinite here is for the engine to find.
             with np.errstate(over="ignore", invalid="ignore"):
                 reduced = np.einsum("ir,rcn,jc->ijn", row_shares, part, column_shares, optimize=True)
                 total[first_row : first_row + len(row_shares), first_column : first_column + len(column_shares)] += (

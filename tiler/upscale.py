@@ -68,7 +68,7 @@ class Upscaled:
             # The weights would be 0, 1, 0, 0: the same, but that 0 times an infinite neighbour is NaN.
             return self._source.read(window)
         values = read_clamped(self._source, find_taps(window.rows, self._scale), find_taps(window.columns, self._scale))
-        # What is NaN, or becomes infinite here, is for the engine to find.
+        # What becomes infinite here is for the engine to find.
         with np.errstate(over="ignore", invalid="ignore"):
             values = upscale_axis(values, 0, window.rows, self._scale)
             return upscale_axis(values, 1, window.columns, self._scale)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError
+from tiler.finite import check_finite
 from tiler.model import Network
 from tiler.sampling import ALIGNMENT, cover
 from tiler.source import Source
@@ -140,6 +140,5 @@ def gather_plainly(
 
 def _read(source: Source, window: Window) -> NDArray[np.float32]:
     latents = source.read(window)
-    if not np.isfinite(latents).all():
-        raise InputError(f"The latents hold NaN or Inf: {window}, latent px. Mend them.")
+    check_finite(latents, window)
     return latents
