@@ -12,6 +12,7 @@ from taesd_core.network import Network
 from tiler.array_source import ArraySource
 from tiler.fingerprint import fingerprint_source
 from tiler.job import Job, run_job
+from tiler.latent_file import LatentFile
 from tiler.output import Npy, Png, Tiff, Zarr
 from tiler.plan import Plan
 
@@ -33,8 +34,27 @@ class CountingModel(RepeatModel):
         return super().__call__(window, borders)
 
 
+class ShrinkModel:
+    """A stand-in encoder: what a decoder makes of every eighth value, and of that every eighth."""
+
+    def __init__(self, decoder):
+        self.decoder = decoder
+
+    def __call__(self, window, borders):
+        pixels = self.decoder(window[::8, ::8], borders)[::8, ::8, [0, 1, 2, 0]]
+        return pixels.astype(np.float32) / 42 - 3
+
+
 def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, seed=0, workers=1, **changes):
-    """A job of 4 × 3 tiles, three levels where there is a pyramid."""
+    """A job of 4 × 3 tiles, three levels where there is a pyramid; of kind "latents", one that encodes to a PNG."""
+    model = model or RepeatModel()
+    if kind == "latents":
+        values = np.random.default_rng(seed).normal(size=(height * 8, width * 8, 3)).astype(np.float32)
+        source = ArraySource(values, 3)
+        plan = Plan(Network.encoder(4), height, width, TILE_PX // 8, workers)
+        output = LatentFile(Path(folder) / "image.png").plan(plan, overwrite=overwrite)
+        encoder = ShrinkModel(model)
+        return replace(Job(output, plan, source, {"image": fingerprint_source(source)}, lambda: encoder), **changes)
     latents = np.random.default_rng(seed).normal(size=(height, width, 4)).astype(np.float32)
     source = ArraySource(latents, 4)
     plan = Plan(Network.decoder(4), height, width, TILE_PX // 8, workers)
@@ -48,7 +68,6 @@ def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, 
         file = Tiff(Path(folder) / "image.tif", compression=kind, file_tile_px=32)
     output = file.plan(plan, overwrite=overwrite)
     inputs = {"latents": fingerprint_source(source)}
-    model = model or RepeatModel()
     return replace(Job(output, plan, source, inputs, lambda: model), **changes)
 
 

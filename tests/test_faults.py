@@ -4,6 +4,7 @@ In the manner of SQLite's tests: another ``os`` under ``tiler.files`` fails the 
 of all calls, from which the disk is made as a power cut between any two of them may leave it.
 """
 
+import itertools
 import os
 import random
 import stat
@@ -14,16 +15,17 @@ from small_job import CountingModel, make_job, read_result, run_whole
 
 from tiler import files
 from tiler import journal as journal_module
-from tiler.errors import InputError, TileError
+from tiler.errors import InputError, OutputExistsError, TileError
 from tiler.job import run_job
+from tiler.journal import Journal
 from tiler.journal_file import parse
 
-KINDS = ["npy", "deflate", "jpeg", "png", "zarr"]
+KINDS = ["npy", "deflate", "jpeg", "png", "latents", "zarr"]
 # What a power cut leaves of folders is not made here.
 every_kind = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "zarr"])
 CHANGES = ("open", "pwrite", "fsync", "ftruncate", "posix_fallocate", "replace", "unlink", "mkdir", "rmdir")
 NEVER_CALLED = {
-    *((call, kind) for kind in ("npy", "deflate", "jpeg", "png") for call in ("mkdir", "rmdir")),
+    *((call, kind) for kind in ("npy", "deflate", "jpeg", "png", "latents") for call in ("mkdir", "rmdir")),
     *(("posix_fallocate", kind) for kind in ("deflate", "jpeg", "zarr")),
     ("rmdir", "zarr"),  # but where a folder is replaced
 }
@@ -107,6 +109,7 @@ FAULTS = {
         ("deflate", 1),
         ("jpeg", 1),
         ("png", 11),
+        ("latents", 5),
         ("zarr", 1),
     ],
 )
@@ -142,6 +145,67 @@ def test_whichever_call_fails_the_job_goes_on(tmp_path, monkeypatch, kind, step,
         most_resumed = max(most_resumed, n_resumed)
     if call in ("pwrite", "fsync", "replace"):
         assert most_resumed == 4 or (most_resumed == 3 and step > 1)
+
+
+# -- kills
+
+
+class KilledSystem(OtherSystem):
+    """Makes all changes up to the n-th, and none from there on, whatever is tried."""
+
+    def __init__(self, number):
+        self.n_left = number
+
+    def call(self, name, real, *args):
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise SystemExit("killed")
+        return real(*args)
+
+
+@pytest.mark.parametrize("again", [{"resume": True}, {"overwrite": True}, {}], ids=["resumed", "over", "plain"])
+@pytest.mark.parametrize("kind", ["png", "latents"])
+def test_killed_while_it_is_completed_a_picture_is_half_done_or_has_no_part(tmp_path, monkeypatch, kind, again, whole):
+    seen = []
+    killed = True
+    while killed:
+        folder = tmp_path / str(len(seen))
+        folder.mkdir()
+        system = KilledSystem(10**9)
+
+        def begin_to_kill(journal, commit=Journal.commit, system=system):
+            journal.sync()
+            system.n_left = len(seen)
+            commit(journal)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "os", system)
+            patch.setattr(Journal, "commit", begin_to_kill)
+            try:
+                run_job(job_in(folder, kind))
+                killed = False
+            except SystemExit:
+                pass
+        output = job_in(folder, kind).output.path
+        found = {name.removeprefix(output.name) for name in os.listdir(folder)}
+        seen.append(found)
+        model = CountingModel()
+        job = job_in(folder, kind, model, **again)
+        if "overwrite" in again or ("resume" in again and ".part.journal" in found):
+            done = run_job(job)
+            assert done.n_resumed + model.n_calls == 4
+            assert model.n_calls == (4 if "overwrite" in again else 0)
+            assert os.listdir(folder) == [output.name]
+        else:
+            with pytest.raises(OutputExistsError, match="half done" if ".part" in found else "output exists"):
+                run_job(job)
+            assert {name.removeprefix(output.name) for name in os.listdir(folder)} == found
+        if output.exists():
+            assert read_result(output) == whole[kind]
+    # The journal that is left for a moment is removed by a run that goes on.
+    half_done, complete = {".part", ".part.journal"}, {"", ".part.journal"}
+    states = [half_done, half_done | {".part.encoded"}, half_done, complete, {""}]
+    assert [found for found, _ in itertools.groupby(seen)] == states
 
 
 # -- power cuts

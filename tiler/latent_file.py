@@ -51,6 +51,6 @@ class LatentFile:
 
         if kind == ".png":
             check_png_shape(shape)
-        # Of a PNG no more: it lies beside its part for a moment, a byte a value each.
+        # Of a PNG no more: it lies beside the array for a moment, a byte a value each.
         most_bytes = count_bytes(shape, np.float32) + 1000
         return PlannedFile(path, overwrite, open_sink, most_bytes, 1, {"kind": kind})

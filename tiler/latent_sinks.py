@@ -1,6 +1,5 @@
 """Other files of latents than ``.npy`` as sinks: ``.safetensors``, and PNG of 8-bit latents."""
 
-import io
 import json
 import math
 from typing import Any
@@ -9,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler import files
+from tiler.encoded_sink import Appended, EncodedSink
 from tiler.errors import OptionError
-from tiler.sink import check_output
+from tiler.png_writer import SIGNATURE
 from tiler.strided_sink import StridedSink
 from tiler.window import Window
 
@@ -41,10 +41,8 @@ class SafetensorsSink(StridedSink):
         return len(text).to_bytes(8, "little") + text
 
 
-class LatentPngSink(StridedSink):
+class LatentPngSink(EncodedSink):
     """An RGBA PNG of 8-bit latents under construction.
-
-    Until it is complete, ``NAME.part`` has the bytes as they are, and it can be gone on with.
 
     Args:
         path: the final name.
@@ -57,6 +55,8 @@ class LatentPngSink(StridedSink):
         InputError: what is to be reopened is another file than it was.
         OSError: the disk is too full.
     """
+
+    signature = SIGNATURE
 
     def __init__(
         self, path: Any, shape: tuple[int, int, int], *, overwrite: bool = False, reopen: bool = False
@@ -75,32 +75,11 @@ class LatentPngSink(StridedSink):
         scaled = np.clip(pixels / np.float32(6) + np.float32(0.5), 0, 1) * np.float32(255)
         super().write(level, window, np.round(scaled).astype(np.uint8))
 
-    def commit(self) -> None:
-        """Compress the picture, sync it to disk and give it its name.
-
-        Raises:
-            OutputExistsError: a file of this name has appeared meanwhile; ``NAME.part`` stays.
-        """
+    def _encode(self, output: Appended) -> None:
         from PIL import Image
 
-        self.sync()
-        size = math.prod(self.shape)
-        pixels = np.frombuffer(files.read_at(self._file, size, 0), np.uint8).reshape(self.shape)
-        content = io.BytesIO()
-        Image.fromarray(pixels).save(content, "PNG")
-        compressed_path = self.part_path.with_name(self.part_path.name + ".png")
-        with files.open_file(compressed_path, new=True) as file:
-            files.write_at(file, content.getbuffer(), 0)
-            files.sync(file)
-        self.close()
-        check_output(self.path, overwrite=self._overwrite)
-        files.replace(compressed_path, self.path)
-        files.sync_folder(self.path.parent)
-        files.remove(self.part_path)
-        files.sync_folder(self.path.parent)
-
-    def _header(self) -> bytes:
-        return b""
+        content = files.read_at(self._file, math.prod(self.shape), self._start)
+        Image.fromarray(np.frombuffer(content, np.uint8).reshape(self.shape)).save(output, "PNG")  # type: ignore[arg-type]
 
 
 def check_png_shape(shape: tuple[int, int, int]) -> None:

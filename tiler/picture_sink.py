@@ -1,15 +1,7 @@
-"""PNG, JPEG and WebP as sinks. Their pixels must come in order, so they are kept as an array until all are there.
-
-::
-
-    NAME.part            a .npy file, written in any order
-    NAME.part.encoded    at the end: made of it, row by row, synced, and renamed to NAME.part
-    NAME                 renamed once more: never half-written, and a kill at any time loses nothing
-"""
+"""PNG, JPEG and WebP as sinks: encoded strip by strip where the format can, else in memory."""
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,12 +11,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
-from tiler.errors import InputError, OptionError
-from tiler.npy_sink import NpySink
+from tiler.encoded_sink import Appended, EncodedSink
+from tiler.errors import OptionError
 from tiler.png_writer import write_png
 from tiler.srgb_profile import srgb_profile
 from tiler.tile_codec import check_dtype
-from tiler.window import Window
 
 PictureFormat = Literal["png", "jpeg", "webp"]
 STRIP_BYTES = 2**22
@@ -55,7 +46,7 @@ LIMITS: dict[PictureFormat, Limits] = {
 }
 
 
-class PictureSink(NpySink):
+class PictureSink(EncodedSink):
     """A PNG, JPEG or WebP under construction, one level.
 
     Args:
@@ -88,67 +79,17 @@ class PictureSink(NpySink):
     ) -> None:
         check_picture(Path(path), shape, format_, dtype, quality)
         self.format, self.quality, self.description = format_, quality, description
-        self._encoded = False
+        self.signature = LIMITS[format_].signature
         super().__init__(path, shape, dtype, overwrite=overwrite, reopen=reopen)
 
-    @property
-    def _encoded_path(self) -> Path:
-        return find_encoded(self.path)
+    def _encode(self, output: Appended) -> None:
+        if self.format == "png":
+            strips, profile = self._read_strips(), srgb_profile()
+            write_png(output.write, self.shape, self.dtype, strips, profile=profile, description=self.description)
+        else:
+            self._encode_by_pillow(output)
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
-        """Put ``pixels`` (height, width, 3) at ``window``; there is only level 0.
-
-        Raises:
-            InputError: another level, a window that leaves the image, or pixels of another shape or type.
-        """
-        if self._encoded:
-            raise InputError(f"The half-done output is complete: path={self.part_path}. Start over with --overwrite.")
-        super().write(level, window, pixels)
-
-    def commit(self) -> None:
-        """Encode the image, sync it to disk and give it its final name.
-
-        Raises:
-            OutputExistsError: a file of this name has appeared meanwhile; ``NAME.part`` stays.
-        """
-        if not self._encoded:
-            self._encode()
-            files.replace(self._encoded_path, self.part_path)
-            self._encoded = True
-            # A power cut must not leave the second rename without the first.
-            files.sync_folder(self.path.parent)
-        super().commit()
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        super().discard()
-        files.remove(self._encoded_path)
-
-    def _check_part(self, header: bytes) -> None:
-        signature = LIMITS[self.format].signature
-        # A kill between the two renames.
-        self._encoded = files.read_at(self._file, len(signature), 0) == signature
-        if not self._encoded:
-            super()._check_part(header)
-
-    def _encode(self) -> None:
-        try:
-            with closing(files.open_file(self._encoded_path, new=True)) as file:
-                output = _Appended(file)
-                if self.format == "png":
-                    profile = srgb_profile()
-                    strips = self._read_strips()
-                    write_png(
-                        output.write, self.shape, self.dtype, strips, profile=profile, description=self.description
-                    )
-                else:
-                    self._encode_by_pillow(output)
-                files.sync(file)
-        except BaseException:
-            files.remove(self._encoded_path)
-            raise
-
-    def _encode_by_pillow(self, output: "_Appended") -> None:
+    def _encode_by_pillow(self, output: Appended) -> None:
         from PIL import Image
 
         height, width, _ = self.shape
@@ -175,11 +116,6 @@ class PictureSink(NpySink):
             n_bytes = min(n_rows, height - row) * row_bytes
             content = files.read_at(self._file, n_bytes, self._start + row * row_bytes)
             yield np.frombuffer(content, self.dtype).reshape(-1, width, channels)
-
-
-def find_encoded(path: Path) -> Path:
-    """Return where a picture is encoded."""
-    return path.with_name(path.name + ".part.encoded")
 
 
 def check_picture(
@@ -219,21 +155,6 @@ def count_most_bytes(shape: tuple[int, int, int], dtype: DTypeLike) -> int:
     n_bytes = height * width * channels * np.dtype(dtype).itemsize
     # Noise that cannot be compressed: a byte a row, and what zlib adds; a JPEG of quality 100 takes less.
     return 2 * n_bytes + height + n_bytes // 1000 + 20_000
-
-
-class _Appended:
-    """A file that is written from start to end, through ``tiler.files``."""
-
-    def __init__(self, file: Any) -> None:
-        self._file, self._end = file, 0
-
-    def write(self, content: bytes) -> int:
-        files.write_at(self._file, content, self._end)
-        self._end += len(content)
-        return len(content)
-
-    def flush(self) -> None:
-        """Nothing is kept back."""
 
 
 def _write_xmp(description: str) -> bytes:
