@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from conftest import RepeatModel
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -316,6 +317,28 @@ def test_dry_run_of_encode_writes_nothing(folder):
     result = run("encode", "good.png", "latents.npy", "--weights", "photo", "--dry-run")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("words", [("decode", "good.npy", "x.npy"), ("encode", "good.png", "x.npy")], ids=str)
+def test_a_dry_run_that_would_go_on_plans_the_tiles_of_what_is_there(folder, monkeypatch, words):
+    n_calls = 0
+
+    def fail_at_the_third(window, borders):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > 2:
+            raise ZeroDivisionError
+        decoded = RepeatModel()(window if words[0] == "decode" else window[::8, ::8], borders)
+        return decoded if words[0] == "decode" else decoded[::8, ::8, [0, 1, 2, 0]].astype(np.float32)
+
+    monkeypatch.setattr(api, "load_model", lambda *_: fail_at_the_third)
+    assert run(*words, "--weights", "photo", "--tile-size", 24, "--workers", 1).exit_code == 6
+    before = contents(folder)
+    again = run(*words, "--weights", "photo", "--dry-run", "--resume")
+    assert again.exit_code == 0
+    assert again.stdout == run(*words, "--weights", "photo", "--dry-run", "--resume", "--tile-size", 24).stdout
+    assert again.stdout != run(*words, "--weights", "photo", "--dry-run", "--overwrite").stdout
     assert contents(folder) == before
 
 

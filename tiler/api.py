@@ -427,6 +427,7 @@ def plan_decode(
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
+    resume: bool = False,
 ) -> Plan:
     """Return the plan of decoding latents, without TensorFlow.
 
@@ -441,6 +442,8 @@ def plan_decode(
     latents = Latents.of(latents)
     area = _find_area(latents, network, region)
     source = latents.open(network, convention=find_convention(weights))
+    if tile_size_px is None and resume and file is not None:
+        tile_size_px = _find_begun_tile(file, network)
     plan = _make_plan(source, network, file, tile_size_px, memory_bytes, workers, **area)
     if file is not None:
         file.plan(plan, overwrite=True)
@@ -456,6 +459,7 @@ def plan_encode(
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
+    resume: bool = False,
 ) -> Plan:
     """Return the plan of encoding an image, without TensorFlow.
 
@@ -468,6 +472,8 @@ def plan_encode(
     network = find_network(weights, "encoder", channels)
     file = None if latents is None else LatentFile(latents)
     source = EdgePadded(open_image(image), network.scale_in)
+    if tile_size_px is None and resume and file is not None:
+        tile_size_px = _find_begun_tile(file, network)
     plan = _make_plan(source, network, file, tile_size_px, memory_bytes, workers)
     if file is not None:
         file.plan(plan, overwrite=True)

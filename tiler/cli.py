@@ -95,7 +95,9 @@ def decode(
         click.echo(f"Note: {output.caveat}", err=True)
     if dry_run:
         found = find_checkpoint(weights, "decoder", latents)
-        click.echo(api.plan_decode(latents, output, weights=found, region=region, **resources).summary())
+        resume = conduct["resume"]
+        planned = api.plan_decode(latents, output, weights=found, region=region, resume=resume, **resources)
+        click.echo(planned.summary())
         _check_output(Path(output.path), conduct, latents=latents.data, weights=found)
         return
     seconds = Profile() if profile else None
@@ -196,7 +198,7 @@ def encode(
 
     if dry_run:
         found = find_checkpoint(weights, "encoder")
-        click.echo(api.plan_encode(image, latents, weights=found, **resources).summary())
+        click.echo(api.plan_encode(image, latents, weights=found, resume=conduct["resume"], **resources).summary())
         _check_output(latents, conduct, image=image, weights=found)
         return
     seconds = Profile() if profile else None

@@ -46,7 +46,8 @@ def check_range(source: Source) -> None:
     if mean > LARGEST and largest > FARTHEST:
         warnings.warn(
             f"The latents look like VAE space: root mean square={mean:.3g}, expected about 1. The decoder takes what "
-            "the sampler gives: multiply them by the model's scaling factor, 0.18215 for SD 1 and 2, 0.13025 for SDXL.",
+            "the sampler gives: use --latent-space vae, or multiply them by the model's scaling factor, 0.18215 for "
+            "SD 1 and 2, 0.13025 for SDXL.",
             InputWarning,
             stacklevel=3,
         )
