@@ -34,7 +34,7 @@ def stand_in(monkeypatch):
     """A decoder that takes no time, and a count of what it decodes."""
     calls = []
     model = RepeatModel()
-    monkeypatch.setattr(api, "load_model", lambda *_: lambda *tile: calls.append(tile) or model(*tile))
+    monkeypatch.setattr(api, "load_model", lambda *_, **_options: lambda *tile: calls.append(tile) or model(*tile))
     return calls
 
 
@@ -157,10 +157,10 @@ def test_a_job_goes_on_with_its_own_part_only(tmp_path, latents, monkeypatch):
     path = tmp_path / "image.npy"
     options = {"weights": "photo", "tile_size_px": 64, "workers": 1}
     begun = tiler.Latents(source, wrap="x")
-    monkeypatch.setattr(api, "load_model", lambda *_: FullDisk())
+    monkeypatch.setattr(api, "load_model", lambda *_, **_options: FullDisk())
     with pytest.raises(tiler.TilerError):
         tiler.decode(begun, path, region=REGION, **options)
-    monkeypatch.setattr(api, "load_model", lambda *_: RepeatModel())
+    monkeypatch.setattr(api, "load_model", lambda *_, **_options: RepeatModel())
     for wrap, region, words in (
         ("x", (X + 1, *REGION[1:]), f"region, begun with rows {Y}:{Y + ROWS}, columns {X}:"),
         ("y", REGION, "wrap, begun with x, now y"),
