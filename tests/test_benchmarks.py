@@ -70,6 +70,16 @@ def test_peers_are_compared_with_the_same_pixels(run_benchmark):
 
 
 @pytest.mark.slow
+def test_the_way_of_the_port_gives_the_same_pixels(run_benchmark):
+    names = ["taesd-tiler", "Keras, as the TensorFlow port"]
+    (table,) = run_benchmark("peers.py", "--size", 128, "--rounds", 1, "--way", names[0], "--way", names[1])
+    assert {row[""] for row in table} == set(names)
+    for row in table:
+        assert number(row["max error"]) <= 1
+        assert number(row["bytes that differ"]) < 1e-3
+
+
+@pytest.mark.slow
 def test_one_peer_alone_can_be_measured(run_benchmark):
     (table,) = run_benchmark("peers.py", "--size", 64, "--rounds", 1, "--threads", 1, "--way", "taesd-tiler")
     assert [row[""] for row in table] == ["taesd-tiler"]

@@ -107,13 +107,15 @@ def set_up_tiler(
     from tiler.array_source import ArraySource
     from tiler.engine import run_tile
     from tiler.schedule import run_plan
+    from tiler.statistics import prepare_model
 
     checkpoint = load_decoder(weights)
     channels = checkpoint.network.channels_in
-    model = WindowModel(checkpoint.network, checkpoint.tensors, output=output, dtype=dtype)  # type: ignore[arg-type]
+    loaded = WindowModel(checkpoint.network, checkpoint.tensors, output=output, dtype=dtype)  # type: ignore[arg-type]
     source = ArraySource(read_latents(path, channels), channels)
     size = {} if tile_px is None else {"tile_size_px": tile_px}
     plan = plan_decode(source, channels=channels, **size)
+    model = prepare_model(loaded, plan, source)
 
     def decode() -> NDArray[Any]:
         sink = ArraySink(plan.output_shape, output)
@@ -146,7 +148,7 @@ def set_up_tiles(weights: str, precision: str = "float32") -> Callable[[int], ND
 
 
 def set_up_keras(path: Path, weights: str, output: str = "uint8") -> Decode:
-    """Decode the whole image at once with the plain Keras model, as ports of TAESD to TensorFlow do."""
+    """Decode the whole image at once with the plain Keras model, as one compiled function."""
     import tensorflow as tf
 
     from taesd_core.whole_image import build_whole_image_model
@@ -163,6 +165,53 @@ def set_up_keras(path: Path, weights: str, output: str = "uint8") -> Decode:
         return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 1.0) * 255.0), tf.uint8)
 
     return lambda: run(tf.constant(latents)).numpy()
+
+
+def set_up_eager_keras(path: Path, weights: str) -> Decode:
+    """Decode the whole image at once as ports of TAESD to TensorFlow do.
+
+    Their layers are those of the PyTorch original: zeros are a layer of their own, an upsampling stacks what it
+    repeats; and people call such a model as it is.
+    """
+    import keras
+    from keras import layers, ops
+
+    from taesd_core.layers import Block, Clamp, Convolution, Upsample
+
+    checkpoint = load_decoder(weights)
+    latents = read_latents(path, checkpoint.network.channels_in)[None]
+    tensors = iter(checkpoint.tensors)
+
+    def convolve(x: Any, convolution: Convolution) -> Any:
+        layer = layers.Conv2D(convolution.n_out, convolution.kernel, use_bias=convolution.bias)
+        x = layer(layers.ZeroPadding2D(convolution.margin)(x))
+        kernel, bias, *_ = next(tensors)
+        layer.set_weights([kernel] if bias is None else [kernel, bias])
+        return x
+
+    def repeat(x: Any) -> Any:
+        _, height, width, channels = x.shape
+        x = ops.stack([x] * 2, axis=3)
+        return ops.reshape(ops.stack([x] * 2, axis=2), (-1, 2 * height, 2 * width, channels))
+
+    x = inputs = keras.Input(latents.shape[1:])
+    for each in checkpoint.network.layers:
+        if isinstance(each, Clamp):
+            x = layers.Lambda(lambda x: ops.tanh(x / 3) * 3)(x)
+        elif isinstance(each, Upsample):
+            x = layers.Lambda(repeat)(x)
+        elif isinstance(each, Convolution):
+            x = convolve(x, each)
+        elif isinstance(each, Block):
+            # A model of its own, or Keras keeps the maps inside until the end.
+            inner = skip = keras.Input(x.shape[1:])
+            for number, convolution in enumerate(each.convolutions):
+                inner = convolve(inner if number == 0 else layers.ReLU()(inner), convolution)
+            x = keras.Model(skip, layers.ReLU()(layers.Add()([inner, skip])))(x)
+        else:
+            x = layers.ReLU()(x)
+    model = keras.Model(inputs, x)
+    return lambda: np.rint(np.clip(model(latents)[0].numpy(), 0, 1) * 255).astype(np.uint8)
 
 
 def set_up_diffusers(path: Path, weights: str, **options: Any) -> Decode:

@@ -18,6 +18,7 @@ OURS = "taesd-tiler"
 WAYS = {
     OURS: decoders.set_up_tiler,
     "Keras, whole image": decoders.set_up_keras,
+    "Keras, as the TensorFlow port": decoders.set_up_eager_keras,
     "diffusers, whole image": decoders.set_up_diffusers,
     "diffusers, channels last": partial(decoders.set_up_diffusers, channels_last=True),
     "diffusers, enable_tiling()": partial(decoders.set_up_diffusers, tiled=True),
@@ -25,7 +26,8 @@ WAYS = {
     "ONNX Runtime, whole image": decoders.set_up_onnxruntime,
     "OpenVINO, whole image": decoders.set_up_openvino,
 }
-ON_REQUEST = ("diffusers, torch.compile",)
+ON_REQUEST = ("Keras, as the TensorFlow port", "diffusers, torch.compile")
+"""The former takes 24 GB for 2,048² px, the latter minutes to warm up."""
 
 
 @click.command()
@@ -34,7 +36,6 @@ ON_REQUEST = ("diffusers, torch.compile",)
 @click.option("--weights", default="photo", show_default=True, help="Name or file of the decoder's weights.")
 @click.option("--tile-size", "tile_px", type=int, help="Of taesd-tiler.  [default: its own]")
 @click.option("--way", "names", multiple=True, type=click.Choice(list(WAYS)), help="Only this one; may be repeated.")
-@click.option("--torch-compile", is_flag=True, help="torch.compile too; it takes minutes to warm up.")
 @click.option("--rounds", default=5, show_default=True, help="Timed runs of each.")
 @click.option("--threads", type=int, help="Pin every process to so many cores.  [default: all]")
 @click.option("--chart", type=click.Path(path_type=Path), default="peers.png", show_default=True)
@@ -44,14 +45,13 @@ def main(
     weights: str,
     tile_px: int | None,
     names: tuple[str, ...],
-    torch_compile: bool,
     rounds: int,
     threads: int | None,
     chart: Path,
 ) -> None:
     """Compare ways to decode the same latents: speed, memory, and error against the whole image."""
     cores = available_cores()[:threads]
-    chosen = [name for name in WAYS if (name in names if names else torch_compile or name not in ON_REQUEST)]
+    chosen = [name for name in WAYS if (name in names if names else name not in ON_REQUEST)]
     workers: dict[str, Worker] = {}
     click.echo(describe_machine(len(cores)))
     with tempfile.TemporaryDirectory() as folder:
