@@ -24,8 +24,8 @@ from taesd_core.checkpoint import load_checkpoint
 from taesd_core.layers import decoder_layers, encoder_layers
 from taesd_core.tensors import ConvolutionTensors, Tensors
 from taesd_core.whole_image import build_whole_image_model
-from tiler.array_source import ArraySource
-from tiler.upscale import Upscaled
+from tiler.sources.array_source import ArraySource
+from tiler.sources.upscale import Upscaled
 from tiler.window import Window
 
 Picture = NDArray[np.uint8]

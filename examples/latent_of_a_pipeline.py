@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import tiler
-from tiler.demo_picture import DemoPicture
+from tiler.command.demo_picture import DemoPicture
 
 
 def save_picture(latents, path, weights, *, space="diffusion"):

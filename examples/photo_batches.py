@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tiler.upscale import SHARPNESS
+from tiler.sources.upscale import SHARPNESS
 
 LONG_SIDE_PX = 1024
 """What larger photographs are made, so that their detail is as sharp as that of small ones."""

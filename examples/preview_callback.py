@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 import tiler
-from tiler.demo_picture import DemoPicture
+from tiler.command.demo_picture import DemoPicture
 
 
 class Preview:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import tiler
-from tiler.sources import open_image
+from tiler.sources.opening import open_image
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 

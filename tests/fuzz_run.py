@@ -30,9 +30,9 @@ import fuzz_png
 import fuzz_weights
 
 from taesd_core.checkpoint import CheckpointError, load_checkpoint
-from tiler.cli import main
+from tiler.command.cli import main
 from tiler.errors import InputError
-from tiler.sources import open_image, open_latents
+from tiler.sources.opening import open_image, open_latents
 from tiler.window import Span, Window
 
 LIMIT_SECONDS = 2.0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tiler.source import Source
+from tiler.sources.source import Source
 from tiler.window import Window
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from conftest import RepeatModel
 
-from tiler.array_source import ArraySource
+from tiler.sources.array_source import ArraySource
 
 ROOT = Path(__file__).parents[1]
 

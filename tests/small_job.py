@@ -9,12 +9,12 @@ import tifffile
 from conftest import RepeatModel
 
 from taesd_core.network import Network
-from tiler.array_source import ArraySource
 from tiler.fingerprint import fingerprint_source
-from tiler.job import Job, run_job
-from tiler.latent_file import LatentFile
-from tiler.output import Npy, Png, Tiff, Zarr
+from tiler.jobs.job import Job, run_job
 from tiler.plan import Plan
+from tiler.sinks.latent_file import LatentFile
+from tiler.sinks.outputs import Npy, Png, Tiff, Zarr
+from tiler.sources.array_source import ArraySource
 
 TILE_PX = 64
 KINDS = ["npy", "deflate", "none", "jpeg"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiler import archive_source
 from tiler.errors import InputError
-from tiler.sources import open_latents
+from tiler.sources import archive_source
+from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
 BATCH = np.random.default_rng(0).normal(size=(2, 4, 7, 9)).astype(np.float32)

@@ -19,12 +19,12 @@ from safetensors.numpy import load_file, save_file
 import tiler
 from taesd_core.variants import find_weights
 from tiler import api
-from tiler.cli import main
-from tiler.compression import KINDS, DType
+from tiler.command.cli import main
 from tiler.errors import TileError
 from tiler.memory import format_bytes
-from tiler.sources import open_latents
-from tiler.tiff_sink import Layout
+from tiler.sinks.compression import KINDS, DType
+from tiler.sinks.tiff_sink import Layout
+from tiler.sources.opening import open_latents
 from tiler.window import Window
 
 ROOT = str(Path(__file__).parents[1])
@@ -130,11 +130,11 @@ def check(what):
     assert not loaded, (what, loaded)
 import tiler
 check("import tiler")
-import tiler.cli
-check("import tiler.cli")
+import tiler.command.cli
+check("import tiler.command.cli")
 for words in (["--help"], ["decode", "--help"], ["demo", "--help"], ["plan", "good.npy"]):
     try:
-        tiler.cli.main(words)
+        tiler.command.cli.main(words)
     except SystemExit as end:
         assert end.code == 0, words
     check(words)
@@ -630,9 +630,19 @@ def test_a_real_run_says_only_its_own_on_standard_error(folder, monkeypatch):
 
 
 def test_the_readme_names_every_module_and_no_other():
-    """Its tables have a row for each module, and nothing that has gone."""
+    """Its tables have a row for each module, under the name of its folder, and nothing that has gone."""
     root = Path(ROOT)
-    rows = [line for line in (root / "README.md").read_text().splitlines() if line.startswith("| `")]
-    named = set(re.findall(r"`(\w+\.py)`", " ".join(rows)))
-    modules = {path.name for folder in ("tiler", "taesd_core") for path in (root / folder).glob("[a-z]*.py")}
+    named, folder = set(), None
+    for line in (root / "README.md").read_text().splitlines():
+        if heading := re.match(r"\| `((?:tiler|taesd_core)/[a-z/]*)` \|", line):
+            folder = heading[1]
+        elif folder and line.startswith("| `"):
+            named |= {folder + name for name in re.findall(r"`(\w+\.py)`", line.split("|")[1])}
+        elif not line.startswith("|"):
+            folder = None
+    modules = {
+        str(path.relative_to(root))
+        for package in ("tiler", "taesd_core")
+        for path in (root / package).rglob("[a-z]*.py")
+    }
     assert named == modules

@@ -15,14 +15,14 @@ from small_cluster import SleepyModel, SmallCluster, open_file
 from small_job import make_job, read_result, run_whole
 
 import tiler
-from tiler import journal as journal_module
-from tiler.cli import main
-from tiler.cluster import Cluster
+from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
 from tiler.fingerprint import fingerprint_source
-from tiler.job import run_job
-from tiler.journal import find_journal
-from tiler.journal_file import parse
+from tiler.jobs import journal as journal_module
+from tiler.jobs.cluster import Cluster
+from tiler.jobs.job import run_job
+from tiler.jobs.journal import find_journal
+from tiler.jobs.journal_file import parse
 from tiler.profile import Profile
 
 pytest.importorskip("distributed")
@@ -165,9 +165,9 @@ import sys
 from pathlib import Path
 from distributed import Client
 from test_cluster import make_far_job
-from tiler import journal
-from tiler.cluster import Cluster
-from tiler.job import run_job
+from tiler.jobs import journal
+from tiler.jobs.cluster import Cluster
+from tiler.jobs.job import run_job
 
 journal.SYNC_SECONDS = 0.2
 if __name__ == "__main__":
@@ -253,7 +253,7 @@ def test_what_cannot_run_on_a_cluster_is_refused(tmp_path, client):
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("tiler.cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("tiler.jobs.cluster.CONNECT_SECONDS", 0.5)
     np.save(tmp_path / "latents.npy", np.zeros((4, 8, 8), np.float32))
     words = ["decode", str(tmp_path / "latents.npy"), str(tmp_path / "a.tif"), "--weights", "photo"]
     result = CliRunner().invoke(main, [*words, "--scheduler", "tcp://127.0.0.1:1"])

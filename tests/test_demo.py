@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from tiler import demo
-from tiler.demo import choose_shape, measure_psnr, run_demo
+from tiler.command import demo
+from tiler.command.demo import choose_shape, measure_psnr, run_demo
 from tiler.errors import OptionError, OutputExistsError, TileError
 
 

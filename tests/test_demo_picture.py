@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tiler.demo_picture import DemoPicture
+from tiler.command.demo_picture import DemoPicture
 from tiler.errors import OptionError
 from tiler.window import Span, Window
 

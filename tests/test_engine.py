@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from taesd_core.network import Network
-from tiler.engine import run_tile
 from tiler.errors import InputError, TileError
+from tiler.jobs.engine import run_tile
 from tiler.plan import Plan
 
 TILE = Plan(Network.decoder(4), 100, 90, 32).tile(1, 2)

@@ -14,11 +14,11 @@ import pytest
 from small_job import CountingModel, make_job, read_result, run_whole
 
 from tiler import files
-from tiler import journal as journal_module
 from tiler.errors import InputError, OutputExistsError, TileError
-from tiler.job import run_job
-from tiler.journal import Journal
-from tiler.journal_file import parse
+from tiler.jobs import journal as journal_module
+from tiler.jobs.job import run_job
+from tiler.jobs.journal import Journal
+from tiler.jobs.journal_file import parse
 
 KINDS = ["npy", "deflate", "jpeg", "png", "latents", "zarr"]
 # What a power cut leaves of folders is not made here.

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from tiler import fingerprint
-from tiler.array_source import ArraySource
-from tiler.edges import EdgePadded
 from tiler.fingerprint import fingerprint_array, fingerprint_file, fingerprint_source, spread
-from tiler.npy_source import NpySource
-from tiler.sources import open_image, open_latents
-from tiler.upscale import Upscaled
+from tiler.sources.array_source import ArraySource
+from tiler.sources.edges import EdgePadded
+from tiler.sources.npy_source import NpySource
+from tiler.sources.opening import open_image, open_latents
+from tiler.sources.upscale import Upscaled
 from tiler.window import Window
 
 

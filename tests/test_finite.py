@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from taesd_core.network import Network
-from tiler import finite
-from tiler.array_source import ArraySource
 from tiler.errors import OptionError
 from tiler.fingerprint import fingerprint_source
-from tiler.finite import Finite, Replaced, treat_nonfinite
 from tiler.plan import Plan
-from tiler.upscale import Upscaled
+from tiler.sources import finite
+from tiler.sources.array_source import ArraySource
+from tiler.sources.finite import Finite, Replaced, treat_nonfinite
+from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
 
 

@@ -11,9 +11,9 @@ from taesd_core.tensors import ConvolutionTensors
 from taesd_core.whole_image import build_whole_image_model
 from taesd_core.window_model import WindowModel
 from taesd_core.winograd import N_ROWS, combine_products, transform_kernel, transform_rows
-from tiler.array_source import ArraySource
+from tiler.jobs.statistics import prepare_model
 from tiler.plan import Plan
-from tiler.statistics import prepare_model
+from tiler.sources.array_source import ArraySource
 
 NETWORKS = {
     "decoder": Network.decoder(4),
@@ -79,7 +79,7 @@ def test_a_large_image_is_decoded_by_them_and_a_small_one_is_not(run_of_stages, 
     small = Plan(network, 20, 20, 10)
     prepare_model(model, small, source)(latents(20, 20), ((True, True), (True, True)))
     assert not run_of_stages
-    monkeypatch.setattr("tiler.statistics.FITTED_PX", 100)
+    monkeypatch.setattr("tiler.jobs.statistics.FITTED_PX", 100)
     prepare_model(model, small, source)(latents(20, 20), ((True, True), (True, True)))
     assert run_of_stages
 

@@ -13,11 +13,11 @@ from taesd_core.network import Network
 from taesd_core.tensors import ConvolutionTensors
 from taesd_core.window_model import WindowModel
 from tiler import api
-from tiler.array_source import ArraySource
-from tiler.engine import run_tile
+from tiler.jobs.engine import run_tile
+from tiler.jobs.statistics import gather_statistics, prepare_model
 from tiler.plan import Plan
-from tiler.statistics import gather_statistics, prepare_model
-from tiler.wrap import Wrapped
+from tiler.sources.array_source import ArraySource
+from tiler.sources.wrap import Wrapped
 
 torch = pytest.importorskip("torch")
 

@@ -34,7 +34,7 @@ from taesd_core.hub import HubFile
 hashes = {HASHES!r}
 files = {{part: HubFile("owner/taesd", "{REVISION}", f"taesd_{{part}}.safetensors", hashes[part]) for part in hashes}}
 variants.VARIANTS["taesd"] = replace(variants.VARIANTS["taesd"], files=files)
-from tiler.cli import main
+from tiler.command.cli import main
 main(sys.argv[1:])
 """
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from tiler import image_source
-from tiler.array_source import ArraySource
-from tiler.edges import EdgePadded
 from tiler.errors import InputError, OptionError
-from tiler.image_source import FORMATS, LIMIT_PX, open_image_file, open_latent_image
+from tiler.sources import image_source
+from tiler.sources.array_source import ArraySource
+from tiler.sources.edges import EdgePadded
+from tiler.sources.image_source import FORMATS, LIMIT_PX, open_image_file, open_latent_image
 from tiler.window import Span, Window
 
 ENDINGS = {
@@ -193,7 +193,7 @@ def open_in_300_mb(path):
     program = f"""
 import pathlib, resource, warnings
 import PIL.Image, PIL.ImageOps, numpy
-from tiler.image_source import open_image_file
+from tiler.sources.image_source import open_image_file
 from tiler.errors import InputError
 warnings.simplefilter("error")
 used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from taesd_core.variants import find_weights
-from tiler.array_source import ArraySource
 from tiler.models import load_reference
+from tiler.sources.array_source import ArraySource
 
 pytest.importorskip("jax")
 

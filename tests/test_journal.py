@@ -14,13 +14,13 @@ import pytest
 from small_job import KINDS, CountingModel, make_job, read_result, run_whole
 
 from tiler import files
-from tiler import journal as journal_module
 from tiler.errors import InputError, NonFiniteError, OutputExistsError, TileError
 from tiler.fingerprint import find_difference
-from tiler.finite import treat_nonfinite
-from tiler.job import run_job
-from tiler.journal import find_journal
-from tiler.journal_file import JournalReader, make_line, parse
+from tiler.jobs import journal as journal_module
+from tiler.jobs.job import run_job
+from tiler.jobs.journal import find_journal
+from tiler.jobs.journal_file import JournalReader, make_line, parse
+from tiler.sources.finite import treat_nonfinite
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -80,7 +80,7 @@ def test_a_run_goes_on_after_any_tile_and_decodes_no_tile_twice(tmp_path, kind, 
 @pytest.mark.parametrize("n_first", [1, 5, 11])
 @pytest.mark.parametrize("part_levels", [0, 1])
 def test_a_run_by_parts_goes_on_too(tmp_path, monkeypatch, kind, n_first, part_levels, whole):
-    monkeypatch.setattr("tiler.schedule.PART_LEVELS", part_levels)
+    monkeypatch.setattr("tiler.jobs.schedule.PART_LEVELS", part_levels)
     output = stop_after(tmp_path, kind, n_first)
     told = []
     model = CountingModel()

@@ -1,7 +1,7 @@
 import pytest
 
 from tiler.errors import InputError
-from tiler.keys import choose_key
+from tiler.sources.keys import choose_key
 
 MAP, OTHER = (1, 4, 7, 9), (5,)
 

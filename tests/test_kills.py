@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from small_job import read_result
 
-from tiler.journal import find_journal
-from tiler.journal_file import parse
+from tiler.jobs.journal import find_journal
+from tiler.jobs.journal_file import parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +21,9 @@ JOB = """
 import os, sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import RepeatModel
-from tiler import api, cli, journal
+from tiler import api
+from tiler.command import cli
+from tiler.jobs import journal
 journal.SYNC_SECONDS = {sync_seconds}
 calls = os.open({calls!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

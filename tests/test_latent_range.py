@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pytest
 
-from tiler.array_source import ArraySource
 from tiler.errors import InputWarning
-from tiler.latent_range import check_range
-from tiler.upscale import Upscaled
+from tiler.sources.array_source import ArraySource
+from tiler.sources.latent_range import check_range
+from tiler.sources.upscale import Upscaled
 
 
 def normal(spread=1.0, seed=0, channels=4):

@@ -4,10 +4,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from tiler import latent_sinks
 from tiler.errors import InputError, OptionError, OutputExistsError
-from tiler.latent_sinks import LatentPngSink, SafetensorsSink
-from tiler.sources import open_latents
+from tiler.sinks import latent_sinks
+from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink
+from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
 LATENTS = np.random.default_rng(0).normal(0, 1.5, (7, 5, 4)).astype(np.float32)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from tiler.array_source import ArraySource
 from tiler.errors import OptionError
-from tiler.latent_space import Converted, to_diffusion_space
+from tiler.sources.array_source import ArraySource
+from tiler.sources.latent_space import Converted, to_diffusion_space
 from tiler.window import Span, Window
 
 VAE = np.random.default_rng(0).normal(0, 5, (6, 7, 16)).astype(np.float32)

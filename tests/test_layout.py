@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tiler.errors import InputError
-from tiler.layout import IMAGE_TYPES, LATENT_TYPES, Layout, check_type, find_layout
+from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES, Layout, check_type, find_layout
 from tiler.window import Span, Window
 
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiler import npy_source
 from tiler.errors import InputError
-from tiler.input_file import shorten
-from tiler.layout import IMAGE_TYPES, LATENT_TYPES
-from tiler.npy_source import HEADER_LIMIT_BYTES, NpySource
+from tiler.sources import npy_source
+from tiler.sources.input_file import shorten
+from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
+from tiler.sources.npy_source import HEADER_LIMIT_BYTES, NpySource
 from tiler.window import Span, Window
 
 HEIGHT, WIDTH, CHANNELS = 7, 9, 4

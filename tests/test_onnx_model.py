@@ -9,7 +9,7 @@ from taesd_core.checkpoint import Checkpoint, load_checkpoint, name_tensors
 from taesd_core.families import FAMILIES
 from taesd_core.network import Network
 from taesd_core.variants import find_weights
-from tiler.cli import main
+from tiler.command.cli import main
 from tiler.plan import Plan
 
 SIZES = [(9, 14), (24, 17)]

@@ -11,10 +11,10 @@ from PIL import Image
 
 import tiler
 from tiler import api
-from tiler.array_source import ArraySource
 from tiler.errors import InputError, OptionError
-from tiler.output import describe_output
 from tiler.pyramid import halve
+from tiler.sinks.outputs import describe_output
+from tiler.sources.array_source import ArraySource
 
 HEIGHT, WIDTH, FILE_TILE_PX = 26, 35, 64
 TILE_PX = 128
@@ -268,13 +268,13 @@ def test_what_cannot_be_verified_is_told_before_and_after(tmp_path, stand_in, la
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "jxl"])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, compression):
-    monkeypatch.setattr("tiler.tile_codec.find_spec", lambda name: None)
+    monkeypatch.setattr("tiler.sinks.tile_codec.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=rf"compression={compression} needs imagecodecs. Install .*\[codecs\]"):
         tiler.decode(np.zeros((4, 5, 5)), tiler.Tiff(tmp_path / "a.tif", compression=compression), weights="photo")
 
 
 def test_a_picture_that_takes_too_much_memory_to_encode_is_refused(tmp_path, stand_in, monkeypatch, latents):
-    monkeypatch.setattr("tiler.room.find_memory", lambda: 10**9)
+    monkeypatch.setattr("tiler.jobs.room.find_memory", lambda: 10**9)
     with pytest.raises(tiler.RefusedError, match="Too little memory"):
         tiler.decode(latents(2000, 2000), tmp_path / "a.jpg", weights="photo", tile_size_px=TILE_PX)
     assert not list(tmp_path.iterdir())

@@ -10,9 +10,9 @@ from taesd_core.checkpoint import load_checkpoint
 from taesd_core.variants import find_weights
 from taesd_core.whole_image import build_whole_image_model
 from tiler import api
-from tiler.cli import main
-from tiler.sources import open_latents
-from tiler.upscale import Upscaled
+from tiler.command.cli import main
+from tiler.sources.opening import open_latents
+from tiler.sources.upscale import Upscaled
 
 tifffile = pytest.importorskip("tifffile")
 

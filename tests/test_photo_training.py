@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from taesd_core.checkpoint import load_checkpoint
-from tiler.array_source import ArraySource
-from tiler.upscale import Upscaled
+from tiler.sources.array_source import ArraySource
+from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
 
 PARTS = {"encoder": 1_222_532, "decoder": 1_222_531}

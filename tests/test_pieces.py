@@ -10,9 +10,9 @@ from taesd_core.network import Network
 from taesd_core.pieces import axis_pieces
 from taesd_core.whole_image import build_whole_image_model
 from taesd_core.window_model import WindowModel
-from tiler.array_source import ArraySource
+from tiler.jobs.statistics import prepare_model
 from tiler.plan import Plan
-from tiler.statistics import prepare_model
+from tiler.sources.array_source import ArraySource
 
 NETWORKS = {
     "decoder": Network.decoder(4),

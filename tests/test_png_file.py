@@ -9,7 +9,7 @@ from fuzz_png import BOMB, to_bytes
 from PIL import Image
 
 from tiler.errors import InputError
-from tiler.image_source import open_image_file, open_latent_image
+from tiler.sources.image_source import open_image_file, open_latent_image
 from tiler.window import Window
 
 ROWS = [bytes([0, *range(n, n + 12)]) for n in range(0, 60, 12)]

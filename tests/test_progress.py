@@ -1,7 +1,7 @@
 import io
 from concurrent.futures import ThreadPoolExecutor
 
-from tiler.progress import show_progress
+from tiler.command.progress import show_progress
 
 
 class Terminal(io.StringIO):

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from small_job import KINDS, CountingModel, make_job, read_result
 
-from tiler import memory, room
+from tiler import memory
 from tiler.errors import RefusedError, TileError
-from tiler.job import run_job
-from tiler.journal import find_journal
+from tiler.jobs import room
+from tiler.jobs.job import run_job
+from tiler.jobs.journal import find_journal
 
 ROOT = Path(__file__).parents[1]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -154,7 +155,9 @@ SCRIPT = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import RepeatModel
-from tiler import api, cli, journal
+from tiler import api
+from tiler.command import cli
+from tiler.jobs import journal
 journal.SYNC_SECONDS = 0
 api.load_model = lambda *_: RepeatModel()
 cli.main(sys.argv[1:])

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from tiler.errors import InputError
-from tiler.safetensors_source import COMFY_KEY, COMFY_VERSION
-from tiler.sources import open_latents
+from tiler.sources.opening import open_latents
+from tiler.sources.safetensors_source import COMFY_KEY, COMFY_VERSION
 from tiler.window import Span, Window
 
 BATCH = np.random.default_rng(0).normal(size=(2, 4, 7, 9)).astype(np.float32)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiler.sampling import ALIGNMENT, choose_windows, cover
+from tiler.checks.sampling import ALIGNMENT, choose_windows, cover
 
 SIDE, SEAM = 256, 512
 

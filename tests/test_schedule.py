@@ -8,14 +8,14 @@ import pytest
 from conftest import RepeatModel, run_serially
 
 from taesd_core.network import Network
-from tiler.array_source import ArraySource
-from tiler.engine import run_tile
 from tiler.errors import InputError, TileError
+from tiler.jobs.engine import run_tile
+from tiler.jobs.schedule import Tree, build_graph, run_plan
+from tiler.jobs.tasks import SinkTasks
 from tiler.plan import Plan
 from tiler.pyramid import halve, level_shapes
-from tiler.schedule import Tree, build_graph, run_plan
-from tiler.sink import Sink
-from tiler.tasks import SinkTasks
+from tiler.sinks.sink import Sink
+from tiler.sources.array_source import ArraySource
 
 DECODER = Network.decoder(4)
 
@@ -114,7 +114,7 @@ def test_few_quarters_are_held_whatever_the_size(latents):
 def test_dask_never_has_more_than_a_part_of_the_tree(latents, monkeypatch, smallest):
     import dask.threaded
 
-    monkeypatch.setattr("tiler.schedule.PART_LEVELS", 2)
+    monkeypatch.setattr("tiler.jobs.schedule.PART_LEVELS", 2)
     sizes, get = [], dask.threaded.get
 
     def counting_get(graph, keys, **options):
@@ -134,7 +134,7 @@ def test_dask_never_has_more_than_a_part_of_the_tree(latents, monkeypatch, small
 
 
 def test_of_parts_few_quarters_are_held_too(latents, monkeypatch):
-    monkeypatch.setattr("tiler.schedule.PART_LEVELS", 1)
+    monkeypatch.setattr("tiler.jobs.schedule.PART_LEVELS", 1)
     plan, _, run, sink = start(latents, 64, 64, 2, smallest=16)
     alive, most = weakref.WeakSet(), 0
 
@@ -150,7 +150,7 @@ def test_of_parts_few_quarters_are_held_too(latents, monkeypatch):
         most = max(most, len(alive))
         return quarter
 
-    monkeypatch.setattr("tiler.tasks.halve", watched_halve)
+    monkeypatch.setattr("tiler.jobs.tasks.halve", watched_halve)
     run_plan(plan, run, sink, workers=1)
     assert plan.n_tiles == 1024
     # Three of each of the five levels below the top, and the ones in the making.

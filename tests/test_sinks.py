@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tiler.compression import KINDS
 from tiler.errors import InputError, OutputExistsError, TileError
-from tiler.latent_sinks import SafetensorsSink
-from tiler.npy_sink import NpySink
-from tiler.picture_sink import PictureSink
-from tiler.sink import check_apart, check_output
-from tiler.tiff_sink import TiffSink
-from tiler.tile_codec import TileCodec
+from tiler.sinks.compression import KINDS
+from tiler.sinks.latent_sinks import SafetensorsSink
+from tiler.sinks.npy_sink import NpySink
+from tiler.sinks.picture_sink import PictureSink
+from tiler.sinks.sink import check_apart, check_output
+from tiler.sinks.tiff_sink import TiffSink
+from tiler.sinks.tile_codec import TileCodec
+from tiler.sinks.zarr_sink import ZarrSink
 from tiler.window import Span, Window
-from tiler.zarr_sink import ZarrSink
 
 FILE_TILE_PX = 16
 SHARED_SIZE = (300, 333)

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiler import npy_source
-from tiler.array_source import ArraySource
-from tiler.edges import EdgePadded
 from tiler.errors import InputError
-from tiler.image_source import PixelSource
-from tiler.latent_space import Converted
-from tiler.npy_source import NpySource
-from tiler.sources import open_image, open_latents
-from tiler.upscale import Upscaled
+from tiler.sources import npy_source
+from tiler.sources.array_source import ArraySource
+from tiler.sources.edges import EdgePadded
+from tiler.sources.image_source import PixelSource
+from tiler.sources.latent_space import Converted
+from tiler.sources.npy_source import NpySource
+from tiler.sources.opening import open_image, open_latents
+from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
 
 HEIGHT, WIDTH = 23, 31
@@ -329,6 +329,6 @@ def test_only_the_chunks_of_a_window_are_computed():
 
 def test_importing_the_sources_loads_none_of_what_they_may_use():
     heavy = {"PIL", "tifffile", "dask", "torch", "tensorflow", "keras"}
-    program = f"import sys, tiler.sources, tiler.upscale; print(sorted({heavy!r} & set(sys.modules)))"
+    program = f"import sys, tiler.sources.opening, tiler.sources.upscale; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

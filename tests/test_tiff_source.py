@@ -13,12 +13,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tiler import tiff_segments
 from tiler.errors import InputError
-from tiler.image_source import PixelSource
-from tiler.sources import open_image, open_latents
-from tiler.strided_source import StridedSource
-from tiler.tiff_source import TiffImage, TiffSource
+from tiler.sources import tiff_segments
+from tiler.sources.image_source import PixelSource
+from tiler.sources.opening import open_image, open_latents
+from tiler.sources.strided_source import StridedSource
+from tiler.sources.tiff_source import TiffImage, TiffSource
 from tiler.window import Span, Window
 
 HEIGHT, WIDTH = 70, 90
@@ -254,7 +254,7 @@ def test_bad_images_are_refused_in_one_line_and_little_memory(tmp_path):
     program = f"""
 import pathlib, resource, warnings
 import PIL.Image, PIL.ImageOps, numpy, tifffile
-from tiler.sources import open_image
+from tiler.sources.opening import open_image
 from tiler.errors import InputError
 warnings.simplefilter("error")
 used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -389,7 +389,7 @@ def test_a_window_of_one_long_strip_takes_little_memory(tmp_path):
 
 
 def test_a_tiff_that_this_package_wrote_is_read(tmp_path):
-    from tiler.tiff_sink import TiffSink
+    from tiler.sinks.tiff_sink import TiffSink
 
     for compression in ("deflate", "jpeg"):
         sink = TiffSink(tmp_path / f"{compression}.tif", (64, 64, 3), file_tile_px=32, compression=compression)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiler.array_source import ArraySource
 from tiler.errors import OptionError
-from tiler.upscale import Upscaled
+from tiler.sources.array_source import ArraySource
+from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
 
 

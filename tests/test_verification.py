@@ -18,14 +18,14 @@ import tiler
 from taesd_core.network import Network
 from taesd_core.variants import find_weights
 from tiler import api
-from tiler.array_source import ArraySource
-from tiler.level_check import check_level
-from tiler.output import describe_output
+from tiler.checks.level_check import check_level
+from tiler.checks.window_check import check_window
+from tiler.checks.written_image import open_written_image
 from tiler.pyramid import halve
-from tiler.tiff_sink import TiffSink
+from tiler.sinks.outputs import describe_output
+from tiler.sinks.tiff_sink import TiffSink
+from tiler.sources.array_source import ArraySource
 from tiler.window import Span, Window
-from tiler.window_check import check_window
-from tiler.written_image import open_written_image
 
 tifffile = pytest.importorskip("tifffile")
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from taesd_core.checkpoint import CheckpointError, load_checkpoint
 from taesd_core.variants import ENVIRONMENT, VARIANTS, NoWeightsError, find_weights
-from tiler.cli import main
+from tiler.command.cli import main
 
 PHOTO = {part: find_weights("photo", part) for part in ("decoder", "encoder")}
 
@@ -167,7 +167,7 @@ def test_check_says_what_a_file_holds():
 def test_check_knows_a_published_file_by_its_hash(monkeypatch):
     import hashlib
 
-    from tiler import weights
+    from tiler.command import weights
 
     monkeypatch.setattr(weights, "KNOWN", {hashlib.sha256(PHOTO["encoder"].read_bytes()).hexdigest(): (
         VARIANTS["taesdxl"], VARIANTS["taesdxl"].files["encoder"]

@@ -9,10 +9,10 @@ import pytest
 
 from tiler import files
 from tiler.errors import InputError, OptionError, OutputExistsError, TileError
-from tiler.sink import check_output
+from tiler.sinks.sink import check_output
+from tiler.sinks.zarr_shard import ShardCodec, crc32c
+from tiler.sinks.zarr_sink import ZarrSink
 from tiler.window import Span, Window
-from tiler.zarr_shard import ShardCodec, crc32c
-from tiler.zarr_sink import ZarrSink
 
 SHAPE = (70, 90, 3)
 OPTIONS = {"shard_px": 32, "file_tile_px": 16}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiler.errors import InputError
-from tiler.sources import open_latents
+from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
 zarr = pytest.importorskip("zarr", minversion="3")

@@ -6,7 +6,8 @@
 Importing this package is cheap; TensorFlow, dask and tifffile are loaded when they are used.
 """
 
-from tiler.api import Report, decode, decode_lazily, encode, plan_decode, plan_encode, preview, verify
+from tiler.api import decode, decode_lazily, encode, preview, verify
+from tiler.checks.verification import Verification
 from tiler.errors import (
     InputError,
     InputWarning,
@@ -19,11 +20,12 @@ from tiler.errors import (
     VerificationError,
 )
 from tiler.latents import Latents
-from tiler.output import Jpeg, Npy, Png, Tiff, WebP, Zarr
 from tiler.plan import Plan
+from tiler.planning import plan_decode, plan_encode
 from tiler.profile import Profile
-from tiler.source import Source
-from tiler.verification import Verification
+from tiler.report import Report
+from tiler.sinks.outputs import Jpeg, Npy, Png, Tiff, WebP, Zarr
+from tiler.sources.source import Source
 from tiler.window import Span, Window
 
 __all__ = [

@@ -3,88 +3,60 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tiler.array_source import ArraySource
-from tiler.compression import DType
-from tiler.edges import EdgePadded
-from tiler.engine import run_tile
+from tiler.checks.verification import Samples, Verification, check_samples, verify_image
+from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.errors import OptionError, VerificationError
 from tiler.fingerprint import Fields, fingerprint_source
-from tiler.finite import Checked, NonFinite, Replaced, treat_nonfinite
-from tiler.input_file import open_regular_file
-from tiler.job import Executor, Job, run_job
-from tiler.journal import find_begun, find_journal
-from tiler.latent_file import LatentFile
-from tiler.latent_range import check_range
+from tiler.jobs.engine import run_tile
+from tiler.jobs.job import Job
+from tiler.jobs.journal import find_journal
+from tiler.jobs.schedule import Progress
+from tiler.jobs.statistics import PreparedModel, prepare_model
 from tiler.latents import Latents
-from tiler.memory import default_budget_bytes
-from tiler.model import Model, Network
+from tiler.model import Model
 from tiler.models import (
     PathLike,
     Precision,
     check_precision,
     find_checkpoint,
     find_convention,
-    find_network,
     load_model,
     load_reference,
     load_same_model,
     read_checkpoint,
 )
-from tiler.output import OutputFile, check_kind, describe_output
 from tiler.plan import Plan
+from tiler.planning import find_area, find_begun_tile, make_plan
 from tiler.profile import Profile
-from tiler.region import Region, find_window
-from tiler.schedule import Progress
-from tiler.sink import check_apart, check_output
+from tiler.region import Region
+from tiler.report import Report, run_and_report
+from tiler.sinks.compression import DType
+from tiler.sinks.latent_file import LatentFile
+from tiler.sinks.outputs import OutputFile, check_kind, describe_output
+from tiler.sinks.sink import check_apart, check_output
+from tiler.sinks.tile_codec import check_dtype
 from tiler.small_picture import average_down, choose_size
-from tiler.source import Source
-from tiler.sources import Openable, open_image
-from tiler.statistics import PreparedModel, prepare_model
-from tiler.tile_codec import check_dtype
-from tiler.tile_size import STEP_PX, choose_tile_px
-from tiler.upscale import Upscaled
-from tiler.verification import Samples, Verification, check_samples, verify_image
-from tiler.window import Window
-from tiler.written_image import DamagedImageError, open_written_image
+from tiler.sources.array_source import ArraySource
+from tiler.sources.edges import EdgePadded
+from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
+from tiler.sources.input_file import open_regular_file
+from tiler.sources.latent_range import check_range
+from tiler.sources.opening import Openable, open_image
+from tiler.sources.source import Source
+from tiler.sources.upscale import Upscaled
 
 if TYPE_CHECKING:
     import dask.array
     import distributed
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a finished job has done."""
-
-    path: Path
-    """The file."""
-    shape: tuple[int, int, int]
-    """(height, width, channels) of what it holds."""
-    n_levels: int
-    """Levels of its pyramid; 1 without one."""
-    n_tiles: int
-    """Tiles of the image."""
-    n_resumed: int
-    """Of these, tiles that an earlier run had finished."""
-    size_bytes: int
-    """Of the file."""
-    seconds: float
-    """From the call to the complete file, loading included."""
-    n_replaced: int = 0
-    """Values of the input that were NaN or Inf and were read as 0 by this run; a million stands for any more."""
-    continued_px: tuple[int, int] = (0, 0)
-    """Rows and columns that were added to an image, so that it could be encoded."""
-    verification: Verification | None = None
-    """What a look at the file has shown, if one was asked for."""
 
 
 def decode(
@@ -150,7 +122,7 @@ def decode(
     check_apart(Path(file.path), {"latents": latents.data, "weights": weights})
     executor = None
     if client is not None:
-        from tiler.cluster import Cluster
+        from tiler.jobs.cluster import Cluster
 
         latents, file = _name_for_others(latents, file)
         executor = Cluster(client)
@@ -166,10 +138,10 @@ def decode(
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
     source = latents.open(checkpoint.network, convention=find_convention(weights), replaced=replaced)
-    area = _find_area(latents, checkpoint.network, region)
+    area = find_area(latents, checkpoint.network, region)
     if tile_size_px is None and resume:
-        tile_size_px = _find_begun_tile(file, checkpoint.network)
-    plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, **area)
+        tile_size_px = find_begun_tile(file, checkpoint.network)
+    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, **area)
     planned = file.plan(plan, overwrite=overwrite)
     check_range(source.source if isinstance(source, Upscaled) else source)
     model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype)
@@ -195,7 +167,7 @@ def decode(
         profile=profile or Profile(),
         open_source=partial(latents.open, checkpoint.network, convention=find_convention(weights)),
     )
-    report = replace(_run(job, progress, started, executor), n_replaced=len(replaced))
+    report = replace(run_and_report(job, progress, started, executor), n_replaced=len(replaced))
     if verify is None:
         return report
     verification = _verify_file(planned.path, source, path, plan, verify)
@@ -254,7 +226,7 @@ def verify(
     source = latents.open(network, convention=find_convention(weights))
     # In a single tile: all that is asked of this plan is where the file's pixels lie.
     whole_px = max(source.shape[:2]) * network.scale_out
-    plan = _make_plan(source, network, None, whole_px, **_find_area(latents, network, region))
+    plan = make_plan(source, network, None, whole_px, **find_area(latents, network, region))
     return _verify_file(path, source, checkpoint, plan, samples, seed, progress)
 
 
@@ -316,8 +288,8 @@ def encode(
     replaced, opened = Replaced(), open_image(image)
     source = EdgePadded(treat_nonfinite(opened, nonfinite, replaced), checkpoint.network.scale_in)
     if tile_size_px is None and resume:
-        tile_size_px = _find_begun_tile(file, checkpoint.network)
-    plan = _make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
+        tile_size_px = find_begun_tile(file, checkpoint.network)
+    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
     planned = file.plan(plan, overwrite=overwrite)
     model = partial(load_model, path, "encoder", precision)
     inputs: Fields = {
@@ -328,7 +300,7 @@ def encode(
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
     continued_px = source.shape[0] - opened.shape[0], source.shape[1] - opened.shape[1]
-    return replace(_run(job, progress, started), n_replaced=len(replaced), continued_px=continued_px)
+    return replace(run_and_report(job, progress, started), n_replaced=len(replaced), continued_px=continued_px)
 
 
 def decode_lazily(
@@ -363,7 +335,7 @@ def decode_lazily(
     checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
     source = latents.open(network, convention=find_convention(weights))
-    plan = _make_plan(source, network, None, tile_size_px, **_find_area(latents, network, region))
+    plan = make_plan(source, network, None, tile_size_px, **find_area(latents, network, region))
 
     model = PreparedModel(partial(load_model, checkpoint, "decoder", dtype=name), plan, source)
 
@@ -417,69 +389,6 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     return run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
 
 
-def plan_decode(
-    latents: Openable | Latents,
-    output: PathLike | OutputFile | None = None,
-    *,
-    weights: PathLike | None = None,
-    channels: int = 4,
-    region: Region | None = None,
-    tile_size_px: int | None = None,
-    memory_bytes: int | None = None,
-    workers: int | None = None,
-    resume: bool = False,
-) -> Plan:
-    """Return the plan of decoding latents, without TensorFlow.
-
-    The arguments are those of ``decode``; without ``weights`` the latents must have ``channels`` channels.
-
-    Raises:
-        InputError: the latents cannot be used.
-        OptionError: an option is out of its range.
-    """
-    file = None if output is None else describe_output(output)
-    network = find_network(weights, "decoder", channels)
-    latents = Latents.of(latents)
-    area = _find_area(latents, network, region)
-    source = latents.open(network, convention=find_convention(weights))
-    if tile_size_px is None and resume and file is not None:
-        tile_size_px = _find_begun_tile(file, network)
-    plan = _make_plan(source, network, file, tile_size_px, memory_bytes, workers, **area)
-    if file is not None:
-        file.plan(plan, overwrite=True)
-    return plan
-
-
-def plan_encode(
-    image: Openable,
-    latents: PathLike | None = None,
-    *,
-    weights: PathLike | None = None,
-    channels: int = 4,
-    tile_size_px: int | None = None,
-    memory_bytes: int | None = None,
-    workers: int | None = None,
-    resume: bool = False,
-) -> Plan:
-    """Return the plan of encoding an image, without TensorFlow.
-
-    The arguments are those of ``encode``; without ``weights`` it is for latents with ``channels`` channels.
-
-    Raises:
-        InputError: the image cannot be used.
-        OptionError: an option is out of its range.
-    """
-    network = find_network(weights, "encoder", channels)
-    file = None if latents is None else LatentFile(latents)
-    source = EdgePadded(open_image(image), network.scale_in)
-    if tile_size_px is None and resume and file is not None:
-        tile_size_px = _find_begun_tile(file, network)
-    plan = _make_plan(source, network, file, tile_size_px, memory_bytes, workers)
-    if file is not None:
-        file.plan(plan, overwrite=True)
-    return plan
-
-
 def _name_for_others(latents: Latents, file: OutputFile) -> tuple[Latents, OutputFile]:
     """Return latents and output by names that processes in other folders understand."""
     if not isinstance(latents.data, str | os.PathLike):
@@ -492,21 +401,6 @@ def _name_for_others(latents: Latents, file: OutputFile) -> tuple[Latents, Outpu
             f"On a cluster nobody counts what is replaced: nonfinite={latents.nonfinite}. Use error, or no cluster."
         )
     return replace(latents, data=Path(latents.data).absolute()), replace(file, path=Path(file.path).absolute())
-
-
-def _run(job: Job, progress: Progress | None, started: float, executor: Executor | None = None) -> Report:
-    done = run_job(job, progress, executor)
-    path = job.output.path
-    job.profile.wall_seconds = time.monotonic() - started
-    return Report(
-        path,
-        job.plan.output_shape,
-        done.n_levels,
-        job.plan.n_tiles,
-        done.n_resumed,
-        sum(each.stat().st_size for each in [path, *path.rglob("*")] if each.is_file()),
-        job.profile.wall_seconds,
-    )
 
 
 def _verify_file(
@@ -530,69 +424,6 @@ def _verify_file(
         )
     finally:
         image.close()
-
-
-class _Area(TypedDict):
-    """What of the opened latents becomes pixels, as a plan wants to know it."""
-
-    region: Window | None
-    margins: tuple[int, int]
-
-
-def _find_area(latents: Latents, network: Network, region: Region | None) -> _Area:
-    return {"region": find_window(region), "margins": latents.margins(network)}
-
-
-def _make_plan(
-    source: Source,
-    network: Network,
-    file: OutputFile | LatentFile | None,
-    tile_size_px: int | None,
-    memory_bytes: int | None = None,
-    workers: int | None = None,
-    *,
-    region: Window | None = None,
-    margins: tuple[int, int] = (0, 0),
-) -> Plan:
-    height, width = (
-        size // network.scale_in - 2 * margin for size, margin in zip(source.shape[:2], margins, strict=True)
-    )
-    scale = max(network.scale_in, network.scale_out)
-    n_workers = _count_workers(workers)
-    if tile_size_px is None:
-        tile_size_px = choose_tile_px(
-            network,
-            height,
-            width,
-            budget_bytes=default_budget_bytes() if memory_bytes is None else memory_bytes,
-            workers=n_workers,
-            step_px=STEP_PX if file is None else file.choose_step(max(height, width) * scale),
-            region=region,
-            margins=margins,
-        )
-    if tile_size_px < scale or tile_size_px % scale:
-        raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
-    return Plan(network, height, width, tile_size_px // scale, n_workers, region, margins)
-
-
-def _count_workers(workers: int | None) -> int:
-    if workers is None:
-        # One tile is decoded at a time, on all cores; a few others are read or compressed meanwhile.
-        return max(2, min(os.cpu_count() or 2, 8))
-    if workers < 1:
-        raise OptionError(f"No worker: workers={workers}. Use 1 or more.")
-    return workers
-
-
-def _find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | None:
-    """Return the tile of a half-done output, px: by itself it might be another one with less memory free."""
-    tile = find_begun(Path(file.path)).get("tile size")
-    if not isinstance(tile, str):
-        return None
-    tile_px = int(tile.split()[0]) * max(network.scale_in, network.scale_out)
-    own_px = getattr(file, "file_tile_px", None)
-    # Where the file's own tiles are to be others now, let the journal say so.
-    return None if own_px and tile_px % own_px else tile_px
 
 
 def _check_output(path: Path, *, overwrite: bool, resume: bool) -> None:

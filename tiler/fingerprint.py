@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.source import Source
+from tiler.sources.source import Source
 from tiler.window import Span, Window
 
 WHOLE_BYTES = 2**28

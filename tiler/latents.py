@@ -5,13 +5,13 @@ from dataclasses import KW_ONLY, dataclass
 
 from tiler.errors import InputError
 from tiler.fingerprint import Fields
-from tiler.finite import Checked, NonFinite, Replaced, treat_nonfinite
-from tiler.latent_space import LatentSpace, to_diffusion_space
 from tiler.model import Network
-from tiler.source import Source
-from tiler.sources import Openable, open_latents
-from tiler.upscale import Upscaled
-from tiler.wrap import Wrap, Wrapped, find_margins
+from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
+from tiler.sources.latent_space import LatentSpace, to_diffusion_space
+from tiler.sources.opening import Openable, open_latents
+from tiler.sources.source import Source
+from tiler.sources.upscale import Upscaled
+from tiler.sources.wrap import Wrap, Wrapped, find_margins
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from taesd_core.layers import Layers, convolutions
 from taesd_core.load import load_window_model, quiet_start
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
-from tiler.compression import DType
+from tiler.checks.window_check import Reference, Statistics, gather_plainly
 from tiler.errors import InputError, OptionError
 from tiler.latents import Latents
 from tiler.model import Model
-from tiler.source import Source
-from tiler.window_check import Reference, Statistics, gather_plainly
+from tiler.sinks.compression import DType
+from tiler.sources.source import Source
 
 PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]

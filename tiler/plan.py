@@ -127,7 +127,7 @@ class Plan:
     region: Window | None = None
     """The part of the image that is made, output px; None for all of it."""
     margins: tuple[int, int] = (0, 0)
-    """How far the source goes on beyond each end of its rows and of its columns, latent px; see ``tiler.wrap``."""
+    """How far the source goes on beyond each end of its rows and of its columns, latent px; see ``wrap.py``."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.source import Source
+from tiler.sources.source import Source
 from tiler.window import Window
 
 STAGES = ("load", "read", "decode", "write")

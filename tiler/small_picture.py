@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tiler import files
 from tiler.errors import OptionError
-from tiler.sink import check_output
-from tiler.source import Source
+from tiler.sinks.sink import check_output
+from tiler.sources.source import Source
 from tiler.window import Span, Window
 
 PART_ROWS, PART_COLUMNS = 256, 2048

@@ -58,11 +58,11 @@ def decode(folder: Path, count: int, side: int, seconds: float) -> float:
     from distributed import Client, LocalCluster
 
     from taesd_core.network import Network
-    from tiler.cluster import Cluster
-    from tiler.job import Job, run_job
-    from tiler.npy_source import NpySource
-    from tiler.output import Tiff
+    from tiler.jobs.cluster import Cluster
+    from tiler.jobs.job import Job, run_job
     from tiler.plan import Plan
+    from tiler.sinks.outputs import Tiff
+    from tiler.sources.npy_source import NpySource
 
     path = folder / "latents.npy"
     np.save(path, np.random.default_rng(0).normal(size=(side * 32, side * 32, 4)).astype(np.float32))

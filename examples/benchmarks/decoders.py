@@ -17,7 +17,7 @@ from measure import Worker, available_cores
 from taesd_core.checkpoint import Checkpoint, load_checkpoint
 from taesd_core.variants import find_weights
 from tiler.model import Ends, Network
-from tiler.sink import Sink
+from tiler.sinks.sink import Sink
 from tiler.window import Window
 
 Decode = Callable[..., NDArray[Any]]
@@ -72,7 +72,7 @@ def load_decoder(weights: str) -> Checkpoint:
 def save_demo_latents(path: Path, height: int, width: int) -> None:
     """Write the latents of the demo's picture, encoded with this project's own weights; run it apart."""
     from tiler import encode
-    from tiler.demo_picture import DemoPicture
+    from tiler.command.demo_picture import DemoPicture
 
     encode(DemoPicture(height, width), path, weights="photo")
 
@@ -92,7 +92,7 @@ def decode_apart(set_up: Callable[..., Decode], *arguments: Any, cores: Iterable
 
 def read_latents(path: Path, channels: int) -> NDArray[np.float32]:
     """Return the latents of a file as (height, width, channels) float32."""
-    from tiler.sources import open_latents
+    from tiler.sources.opening import open_latents
 
     source = open_latents(path, channels)
     return source.read(Window.whole(*source.shape[:2]))
@@ -103,11 +103,11 @@ def set_up_tiler(
 ) -> Decode:
     """Decode with the engine: plan, schedule, model, and an array as the sink."""
     from taesd_core.window_model import WindowModel
-    from tiler.api import plan_decode
-    from tiler.array_source import ArraySource
-    from tiler.engine import run_tile
-    from tiler.schedule import run_plan
-    from tiler.statistics import prepare_model
+    from tiler.jobs.engine import run_tile
+    from tiler.jobs.schedule import run_plan
+    from tiler.jobs.statistics import prepare_model
+    from tiler.planning import plan_decode
+    from tiler.sources.array_source import ArraySource
 
     checkpoint = load_decoder(weights)
     channels = checkpoint.network.channels_in

@@ -133,7 +133,7 @@ def decode_file(
 ) -> tuple[int, int, int, float]:
     """Decode to a file by the public call; return tiles, predicted memory, bytes and seconds."""
     import tiler
-    from tiler.api import plan_decode
+    from tiler.planning import plan_decode
 
     channels = load_decoder(weights).network.channels_in
     latent = make_latent(channels)
@@ -150,15 +150,16 @@ def decode_parts(
 ) -> tuple[int, int, int, float]:
     """Decode with the parts of the engine, so that the decoder can be the stand-in and the sink none."""
     from taesd_core.variants import find_weights
-    from tiler.api import load_model, plan_decode
-    from tiler.array_source import ArraySource
-    from tiler.engine import run_tile
-    from tiler.npy_sink import NpySink
-    from tiler.output import choose_file_tile
+    from tiler.jobs.engine import run_tile
+    from tiler.jobs.schedule import run_plan
+    from tiler.models import load_model
+    from tiler.planning import plan_decode
     from tiler.pyramid import level_shapes
-    from tiler.schedule import run_plan
-    from tiler.tiff_sink import TiffSink
-    from tiler.upscale import Upscaled
+    from tiler.sinks.npy_sink import NpySink
+    from tiler.sinks.outputs import choose_file_tile
+    from tiler.sinks.tiff_sink import TiffSink
+    from tiler.sources.array_source import ArraySource
+    from tiler.sources.upscale import Upscaled
 
     started = time.perf_counter()
     network = load_decoder(weights).network

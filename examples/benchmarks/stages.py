@@ -118,11 +118,12 @@ def set_up_output(latents: Path, weights: str, folder: Path, options: dict[str, 
     """Decode to a kind of output, over and over; return its size in bytes. Without options: to no output."""
     import tiler
     from taesd_core.variants import find_weights
-    from tiler.api import load_model, plan_decode
-    from tiler.engine import run_tile
-    from tiler.output import describe_output
-    from tiler.schedule import run_plan
-    from tiler.sources import open_latents
+    from tiler.jobs.engine import run_tile
+    from tiler.jobs.schedule import run_plan
+    from tiler.models import load_model
+    from tiler.planning import plan_decode
+    from tiler.sinks.outputs import describe_output
+    from tiler.sources.opening import open_latents
 
     if options:
         options = dict(options)
@@ -166,10 +167,10 @@ def plan_image(gigapixels: float) -> tuple[int, dict[str, float], dict[str, int]
         peaks[step] = peak_resident_bytes()
         started = time.perf_counter()
 
-    from tiler.api import plan_decode
+    from tiler.jobs.schedule import Tree, build_graph
+    from tiler.jobs.tasks import SinkTasks
+    from tiler.planning import plan_decode
     from tiler.pyramid import level_shapes
-    from tiler.schedule import Tree, build_graph
-    from tiler.tasks import SinkTasks
 
     started = time.perf_counter()
     side = round((gigapixels * 1e9) ** 0.5 / 8)
@@ -200,10 +201,10 @@ def measure_scheduling(n_tiles: int, cores: list[int]) -> dict[str, float]:
 
 def schedule_tiles(n_tiles: int, pyramid: bool) -> tuple[int, float]:
     """Run a plan of at least so many small tiles with a decoder that does nothing; return tiles and seconds."""
-    from tiler.api import plan_decode
-    from tiler.engine import run_tile
+    from tiler.jobs.engine import run_tile
+    from tiler.jobs.schedule import run_plan
+    from tiler.planning import plan_decode
     from tiler.pyramid import level_shapes
-    from tiler.schedule import run_plan
 
     tile_px = 64
     side = int(np.ceil(n_tiles**0.5)) * tile_px // 8
@@ -259,7 +260,7 @@ def decode_in_steps(latents: Path, output: Path, weights: str) -> dict[str, floa
     import tiler
     from taesd_core.variants import find_weights
     from tiler.api import load_model
-    from tiler.sources import open_latents
+    from tiler.sources.opening import open_latents
 
     model = load_model(find_weights(weights, "decoder"), "decoder")
     note("build the model")

@@ -1,0 +1,1 @@
+"""The command line: commands, options, errors in one line; the demo."""

@@ -1,0 +1,341 @@
+"""The command line. It loads nothing heavy: TensorFlow, dask, tifffile and Pillow come with the work itself."""
+
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tiler.command import options
+from tiler.command.failures import Group
+from tiler.command.weights_cli import weights
+
+if TYPE_CHECKING:
+    from tiler.latents import Latents
+    from tiler.region import Region
+    from tiler.report import Report
+    from tiler.sinks.outputs import OutputFile
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"tiler {version('taesd-tiler')}")
+        except PackageNotFoundError:
+            click.echo("tiler of unknown version, not installed")
+        context.exit()
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """Decode huge latents of diffusion models into huge images, tile by tile, exactly.
+
+    All sizes are in pixels of the image.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@main.command()
+@options.latents
+@options.output
+@options.weights
+@options.region
+@options.resources
+@options.precision
+@options.conduct
+@options.verify
+@options.scheduler
+@options.dry_run
+@options.profile
+@options.quiet
+def decode(
+    latents: "Latents",
+    output: "OutputFile",
+    weights: str | None,
+    region: "Region | None",
+    resources: dict[str, Any],
+    precision: Any,
+    conduct: dict[str, bool],
+    verify: Any,
+    scheduler: str | None,
+    dry_run: bool,
+    profile: bool,
+    quiet: bool,
+) -> None:
+    """Decode LATENTS to the image OUTPUT.
+
+    LATENTS is a .npy, .npz, .safetensors, .latent, .pt or .tif file, a Zarr folder, or a PNG of 8-bit latents. OUTPUT
+    ends in .tif or .tiff (a pyramidal BigTIFF), .zarr (an OME-Zarr), .png, .jpg, .webp or .npy.
+    """
+    from tiler import api, planning
+    from tiler.command.progress import show_progress
+    from tiler.models import find_checkpoint
+    from tiler.profile import Profile
+
+    if output.caveat and not quiet:
+        click.echo(f"Note: {output.caveat}", err=True)
+    if dry_run:
+        found = find_checkpoint(weights, "decoder", latents)
+        resume = conduct["resume"]
+        planned = planning.plan_decode(latents, output, weights=found, region=region, resume=resume, **resources)
+        click.echo(planned.summary())
+        _check_output(Path(output.path), conduct, latents=latents.data, weights=found)
+        return
+    seconds = Profile() if profile else None
+    with show_progress("Decoding", quiet=quiet) as progress, _connect(scheduler) as client:
+        report = api.decode(
+            latents,
+            output,
+            weights=weights,
+            region=region,
+            precision=precision,
+            verify=verify,
+            progress=progress,
+            profile=seconds,
+            client=client,
+            **resources,
+            **conduct,
+        )
+    if not quiet:
+        click.echo(describe(report))
+        if report.verification is not None:
+            click.echo(report.verification.verdict)
+    if seconds is not None:
+        click.echo(seconds.summary())
+
+
+@main.command()
+@click.argument("output", type=options.PATH)
+@options.latents
+@options.weights
+@options.region
+@options.samples
+@options.seed
+@options.quiet
+def verify(
+    output: Path,
+    latents: "Latents",
+    weights: str | None,
+    region: "Region | None",
+    samples: Any,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Compare the image OUTPUT with the LATENTS that it was decoded from.
+
+    Its levels are compared with each other, all of them, and some windows are decoded again in a plain way. A pixel
+    of a lossless pyramid that has changed is found wherever it is; without a pyramid only in those windows. The exit
+    code is 7 when something is off.
+    """
+    from tiler import api
+    from tiler.command.progress import show_progress
+    from tiler.errors import VerificationError
+
+    with show_progress("Verifying", quiet=quiet) as progress:
+        found = api.verify(
+            output, latents, weights=weights, region=region, samples=samples, seed=seed, progress=progress
+        )
+    if not quiet:
+        for line in found.lines:
+            click.echo(line)
+    if not found.ok:
+        raise VerificationError(found.verdict)
+    if not quiet:
+        click.echo(found.verdict)
+
+
+@main.command()
+@click.argument("image", type=options.PATH)
+@click.argument("latents", type=options.PATH)
+@options.weights
+@options.resources
+@options.precision
+@options.nonfinite
+@options.conduct
+@options.dry_run
+@options.profile
+@options.quiet
+def encode(
+    image: Path,
+    latents: Path,
+    weights: str | None,
+    resources: dict[str, Any],
+    precision: Any,
+    nonfinite: Any,
+    conduct: dict[str, bool],
+    dry_run: bool,
+    profile: bool,
+    quiet: bool,
+) -> None:
+    """Encode IMAGE to LATENTS, a .npy, .safetensors or (8 bits) .png file.
+
+    IMAGE is anything that Pillow opens, a TIFF of any size, or a .npy file of (height, width, 3). Sides that are no
+    multiples of 8 px are continued by the last row and column.
+    """
+    from tiler import api, planning
+    from tiler.command.progress import show_progress
+    from tiler.models import find_checkpoint
+    from tiler.profile import Profile
+
+    if dry_run:
+        found = find_checkpoint(weights, "encoder")
+        click.echo(planning.plan_encode(image, latents, weights=found, resume=conduct["resume"], **resources).summary())
+        _check_output(latents, conduct, image=image, weights=found)
+        return
+    seconds = Profile() if profile else None
+    with show_progress("Encoding", quiet=quiet) as progress:
+        report = api.encode(
+            image,
+            latents,
+            weights=weights,
+            precision=precision,
+            nonfinite=nonfinite,
+            progress=progress,
+            profile=seconds,
+            **resources,
+            **conduct,
+        )
+    if not quiet:
+        click.echo(describe(report))
+    if seconds is not None:
+        click.echo(seconds.summary())
+
+
+@main.command()
+@options.latents
+@click.argument("output", type=options.PATH)
+@options.weights
+@options.preview_size
+@options.overwrite
+@options.quiet
+def preview(latents: "Latents", output: Path, weights: str | None, size_px: int, overwrite: bool, quiet: bool) -> None:
+    """Decode LATENTS averaged down to the small picture OUTPUT: .png, .jpg or .webp.
+
+    It takes about a second, after the seconds in which TensorFlow loads.
+    """
+    import time
+
+    from tiler import api
+    from tiler.small_picture import check_picture, save_picture
+
+    output = check_picture(output, overwrite=overwrite)
+    started = time.monotonic()
+    picture = api.preview(latents, weights=weights, size_px=size_px)
+    save_picture(picture, output)
+    if not quiet:
+        height, width, _ = picture.shape
+        click.echo(f"{output}: {height:,} × {width:,} px in {time.monotonic() - started:.1f} s")
+
+
+@main.command()
+@options.latents
+@options.region
+@options.plan_weights
+@options.resources
+@options.file_tile
+def plan(
+    latents: "Latents",
+    region: "Region | None",
+    weights: str | None,
+    resources: dict[str, Any],
+    file_tile_px: int | None,
+) -> None:
+    """Show how LATENTS would be decoded; nothing is decoded."""
+    from tiler import planning
+    from tiler.sinks.outputs import Tiff
+
+    output = Tiff("image.tif", file_tile_px=file_tile_px)
+    click.echo(planning.plan_decode(latents, output, weights=weights, region=region, **resources).summary())
+
+
+@main.command()
+@click.argument("output", type=options.PATH, default=Path("demo.tif"))
+@options.megapixels
+@options.overwrite
+@options.quiet
+def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
+    """Draw a picture, encode it, decode it to the pyramidal TIFF OUTPUT (demo.tif), and compare the two.
+
+    It needs no network. Its weights are this project's own, not Stable Diffusion compatible.
+    """
+    from functools import partial
+
+    from tiler.command.demo import run_demo
+    from tiler.command.progress import show_progress
+
+    report = run_demo(output, megapixels=megapixels, overwrite=overwrite, show=partial(show_progress, quiet=quiet))
+    if quiet:
+        return
+    click.echo(describe(report.decoded))
+    click.echo(
+        f"A picture drawn for the occasion, encoded in {report.encoded.seconds:.0f} s and decoded again, tile by tile: "
+        f"PSNR {report.psnr_db:.1f} dB."
+    )
+    click.echo(
+        f"Look at {output} with QuPath, vipsdisp or another viewer of pyramidal TIFF; GIMP opens it as well.\n"
+        "The weights were photo, this project's own: they do not fit the latents of Stable Diffusion."
+    )
+
+
+main.add_command(weights)
+
+
+def describe(report: "Report") -> str:
+    """Return a line that says what was written, how long it took, and the peak memory of this process.
+
+    And one that says what of the input was replaced, if anything was.
+    """
+    from tiler.memory import format_bytes
+
+    height, width, channels = report.shape
+    levels = f", {report.n_levels} levels" if report.n_levels > 1 else ""
+    tiles = "1 tile" if report.n_tiles == 1 else f"{report.n_tiles} tiles"
+    if report.n_resumed:
+        tiles += f", {report.n_resumed} of them finished before,"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    rows, columns = report.continued_px
+    continued = f"the image was continued by {rows} rows and {columns} columns; " if rows or columns else ""
+    replaced = ""
+    if report.n_replaced:
+        this_run = " by this run" if report.n_resumed else ""
+        replaced = f"\n{report.n_replaced:,} values of the input were NaN or Inf and read as 0{this_run}"
+    return (
+        f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
+        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
+        f"peak memory {format_bytes(peak_bytes)}{replaced}"
+    )
+
+
+def _connect(scheduler: str | None) -> AbstractContextManager[Any]:
+    if scheduler is None:
+        return nullcontext()
+    from tiler.jobs.cluster import connect
+
+    return connect(scheduler)
+
+
+def _check_output(path: Path, conduct: dict[str, bool], **inputs: object) -> None:
+    from tiler.sinks.sink import check_apart, check_output
+
+    check_apart(path, inputs)
+    check_output(path, overwrite=conduct["overwrite"] or conduct["resume"])

@@ -1,0 +1,157 @@
+"""One output from start to end: what is checked before, what survives a failure, and what is left."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Protocol
+
+from tiler import files
+from tiler.fingerprint import Fields, find_version
+from tiler.jobs.engine import Turns, run_tile
+from tiler.jobs.journal import Journal
+from tiler.jobs.journal_file import FORMAT
+from tiler.jobs.room import check_disk, check_memory
+from tiler.jobs.schedule import Progress, run_plan
+from tiler.jobs.statistics import PassTally, prepare_model
+from tiler.model import Model
+from tiler.plan import Plan
+from tiler.profile import Profile, ProfiledSource, ProfiledWrites
+from tiler.sinks.planned_file import PlannedFile
+from tiler.sinks.sink import Sink
+from tiler.sources.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An output, and how to make it."""
+
+    output: PlannedFile
+    """The file."""
+    plan: Plan
+    """How it is cut into tiles."""
+    source: Source
+    """What is read."""
+    inputs: Fields
+    """What tells source and weights from others, by names that people know."""
+    load_model: Callable[[], Model]
+    """Loads what makes tiles of it; called when all else is well."""
+    notes: Fields = field(default_factory=dict)
+    """What the file is to say besides; it does not tell the job from others."""
+    resume: bool = False
+    """Go on with a half-done output, if there is one."""
+    force: bool = False
+    """Begin even where disk or memory seem to be too small."""
+    profile: Profile = field(default_factory=Profile)
+    """Gets the seconds that each stage takes."""
+    open_source: Callable[[], Source] | None = None
+    """Opens ``source`` anew in another process; needed for a cluster, as is that this and ``load_model`` travel."""
+
+    @property
+    def fields(self) -> Fields:
+        """What tells the job from others: run again, it makes the same file. Workers do not matter."""
+        height, width, _ = self.plan.output_shape
+        return {
+            **self.inputs,
+            "size": f"{height} × {width} px",
+            **({"region": f"{self.plan.region}"} if self.plan.region else {}),
+            "tile size": f"{self.plan.core} latent px",
+            **self.output.fields,
+            "software": f"taesd-tiler {find_version()}, journal {FORMAT}",
+        }
+
+    @property
+    def description(self) -> str:
+        """How the file was made, as JSON to be kept in it; the same however often the job is stopped."""
+        fields = self.fields
+        return json.dumps({"software": fields["software"], **self.notes, **fields})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a run has made."""
+
+    n_levels: int
+    """Levels of the pyramid; 1 without one."""
+    n_resumed: int
+    """Tiles that an earlier run had finished."""
+
+
+class Executor(Protocol):
+    """Does the tasks of a job."""
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that has too little memory."""
+
+    def run(self, job: Job, journal: Journal, sink: Sink, progress: Progress | None) -> None:
+        """Do all tasks, and tell the journal of each."""
+
+
+class Threads:
+    """Does the tasks in this process; ``tiler.jobs.cluster`` has another executor."""
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that has too little memory."""
+        check_memory(job.plan.peak_bytes + job.output.commit_bytes)
+
+    def run(self, job: Job, journal: Journal, sink: Sink, progress: Progress | None) -> None:
+        """Do all tasks, and tell the journal of each."""
+        stopping = Event()
+        with job.profile.measure("load"):
+            loaded = job.load_model()
+        source = ProfiledSource(job.source, job.profile)
+        tally = PassTally(job.plan, progress)
+        with job.profile.measure("decode"):
+            prepared = prepare_model(loaded, job.plan, source, tally.tell)
+        model = Turns(prepared, stopping, job.profile)
+        run_plan(
+            job.plan,
+            lambda tile: run_tile(tile, source, model),
+            ProfiledWrites(sink, job.profile),
+            workers=job.plan.workers,
+            progress=tally.progress,
+            journal=journal,
+            stopping=stopping,
+        )
+
+
+def run_job(job: Job, progress: Progress | None = None, executor: Executor | None = None) -> Done:
+    """Make the file.
+
+    Raises:
+        OutputExistsError: the output exists, is half done, or is written by another run.
+        RefusedError: disk or memory are too small.
+        InputError: the input cannot be used; nothing is left.
+        TileError: a tile failed; what is finished is kept, as it is on any other error.
+    """
+    executor = executor or Threads()
+    output = job.output
+    journal = Journal(output.path, job.plan, job.fields, resume=job.resume, overwrite=output.overwrite)
+    try:
+        n_resumed = journal.n_finished
+        if not journal.complete:
+            if not job.force:
+                check_disk(output.path.parent, _count_missing(job, journal))
+                executor.check(job)
+            sink = journal.start(lambda reopen: output.open_sink(reopen, job.description))
+            # Fewer than there were lines, where quarters are missing.
+            n_resumed = journal.n_finished
+            executor.run(job, journal, sink, progress)
+        journal.commit()
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(journal.part)
+        journal.leave(error)
+        raise
+    return Done(output.n_levels, n_resumed)
+
+
+def _count_missing(job: Job, journal: Journal) -> int:
+    """Return how many bytes the output may need besides those that it has, or had and gives back."""
+    there = files.count_bytes(journal.part)
+    missing = max(0, job.output.most_bytes - there)
+    if not journal.resumed:
+        return missing
+    # What is finished is smaller than the worst case, so the space it takes says nothing of what is left to do.
+    n_tiles = job.plan.n_tiles
+    return min(missing, job.output.most_bytes * (n_tiles - journal.n_finished) // n_tiles)

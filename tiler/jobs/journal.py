@@ -1,0 +1,304 @@
+"""What is finished survives: the journal of a job, and the life of its half-done output.
+
+Beside ``NAME.part`` lies ``NAME.part.journal``, and for a JPEG pyramid ``NAME.part.quarters``:
+
+1. Opened, the journal is locked until the end. A job half done is refused, or gone on with.
+2. ``start`` opens the sink. The journal lies on the disk before ``NAME.part`` does, so a part without one is not ours.
+3. ``finish`` notes a task whose pixels are written, and ``sync`` the notes of the last seconds: first what the sink
+   wrote, then the journal, so that a line there never tells of pixels that a power cut took.
+4. ``commit`` gives the output its name, then removes journal and quarters. (A kill in between leaves a journal without
+   a part, which the next run removes.) Or, on a failure, ``leave`` keeps all for a later run, or removes it.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tiler import files
+from tiler.errors import InputError, OutputExistsError, TileError
+from tiler.fingerprint import Fields, find_difference
+from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, parse
+from tiler.jobs.quarters import Quarters
+from tiler.plan import Plan
+from tiler.pyramid import Task, find_children, find_parent, halve, level_window
+from tiler.sinks.sink import Sink, check_output, find_old, find_part
+
+GetQuarter = Callable[[], NDArray[Any] | None]
+SYNC_SECONDS = 2.0
+"""A task is on the disk at most so long after the one before it; a sync takes some 10 ms."""
+
+
+class Journal:
+    """The journal of one job.
+
+    Args:
+        output: the final name.
+        plan: the job.
+        fields: what tells it from other jobs; see ``tiler.fingerprint``.
+        resume: go on with a half-done job, if there is one.
+        overwrite: an existing output may be replaced and, without ``resume``, a half-done job started over.
+
+    Raises:
+        OutputExistsError: the output exists, is half done, or is written by another run.
+        InputError: the half-done job is another one; the first difference is named.
+    """
+
+    def __init__(self, output: Path, plan: Plan, fields: Fields, *, resume: bool, overwrite: bool) -> None:
+        self.output, self.part = output, find_part(output)
+        self._plan, self._fields = plan, fields
+        self._quarters: Quarters | None = None
+        self._quarters_path = self.part.with_name(self.part.name + ".quarters")
+        self._sink: Sink | None = None
+        self._pending: list[Entry] = []
+        self._waiting: dict[Task, GetQuarter] = {}
+        self._lost = self._cleared = False
+        self._lock, self._syncing = Lock(), Lock()
+        self._synced_at = time.monotonic()
+        self._file = JournalFile.open(find_journal(output), output)
+        try:
+            self._resolve(resume, overwrite)
+        except BaseException as error:
+            self.leave(error)
+            raise
+        entries = self._file.entries if self.resumed or self.complete else []
+        # What follows the task in its line: where its quarter is kept, mostly nothing.
+        self._finished: dict[Task, tuple[int, ...]] = {
+            (each[0], each[1], each[2]): tuple(each[3:]) for each in entries if each != COMPLETE
+        }
+        self._file.entries = []  # there may be a million
+
+    def _resolve(self, resume: bool, overwrite: bool) -> None:
+        """Say whether there is something to go on with, or why not."""
+        file, part_exists = self._file, self.part.exists()
+        difference = find_difference(file.fields or {}, self._fields)
+        self.complete = (
+            resume and not difference and COMPLETE in file.entries and not part_exists and self.output.exists()
+        )
+        self.resumed = False
+        if self.complete:
+            return
+        check_output(self.output, overwrite=overwrite)
+        if part_exists and file.entries:
+            n_done = sum(entry[0] == 0 for entry in file.entries)
+            if resume and difference:
+                raise InputError(
+                    f"The half-done output is of another job: path={self.part}, first difference: {difference}. "
+                    "Go on with what it was begun with, or start over with --overwrite and without --resume."
+                )
+            if not resume and not overwrite:
+                raise OutputExistsError(
+                    f"The output is half done: path={self.part}, finished={n_done} of {self._plan.n_tiles} tiles. "
+                    "Use --resume to go on, or --overwrite to start over."
+                )
+            self.resumed = resume
+        elif part_exists and file.created and not overwrite:
+            raise OutputExistsError(
+                f"A file without a journal is in the way: path={self.part}. Move it, or use --overwrite to replace it."
+            )
+
+    @property
+    def identity(self) -> str:
+        """What no two jobs share; it stays when one is gone on with."""
+        return self._file.identity
+
+    @property
+    def n_finished(self) -> int:
+        """Tiles that are finished, and on the disk."""
+        return sum(level == 0 for level, _, _ in self._finished)
+
+    def start(self, open_sink: Callable[[bool], Sink]) -> Sink:
+        """Open the sink, anew or where the last run stopped: ``open_sink(reopen)``."""
+        if self.resumed:
+            self._file.cut_tail()
+            self._file.amend(self._fields)
+        else:
+            # An empty journal is on the disk before the part changes.
+            self._file.clear()
+            self._cleared = True
+            files.remove(self.part)
+            files.remove(self._quarters_path)
+        sink = open_sink(self.resumed)
+        self._sink = sink
+        if len(sink.levels) > 1 and not sink.reads_back:
+            side = -(-self._plan.tile_px // 2)
+            self._quarters = Quarters(self._quarters_path, (side, side, self._plan.output_shape[2]), sink.dtype)
+            self._find_quarters(self._quarters)
+        if not self.resumed:
+            sink.sync()
+            self._file.begin(self._fields)
+        files.sync_folder(self.output.parent)
+        return sink
+
+    def _find_quarters(self, quarters: Quarters) -> None:
+        """Take as unfinished, from the top down, what is needed for the level above and is not there."""
+        assert self._sink is not None
+        last = len(self._sink.levels) - 1
+        waiting = set()
+        for task in sorted(self._finished, reverse=True):
+            if task[0] == last or find_parent(task) in self._finished:
+                continue
+            if self._read_quarter(quarters, task) is None:
+                del self._finished[task]
+            else:
+                waiting.add(self._finished[task][0])
+        quarters.reserve(waiting)
+
+    def has_finished(self, task: Task) -> bool:
+        """Say whether a task needs no more work: it is written, and what the level above needs of it is there."""
+        return task in self._finished
+
+    def recall(self, task: Task) -> NDArray[Any]:
+        """Return the quarter of a finished task whose parent is not.
+
+        Raises:
+            TileError: the file is damaged.
+        """
+        assert self._sink is not None
+        if self._quarters is None:
+            return halve(self._sink.read(task[0], level_window(self._sink.levels, self._plan.tile_px, task)))
+        quarter = self._read_quarter(self._quarters, task)
+        if quarter is None:
+            raise TileError(f"A file changed while it was in use: path={self._quarters_path}. Start over.")
+        return quarter
+
+    def _read_quarter(self, quarters: Quarters, task: Task) -> NDArray[Any] | None:
+        assert self._sink is not None
+        place = self._finished[task]
+        if not place:
+            return None
+        height, width = level_window(self._sink.levels, self._plan.tile_px, task).shape
+        shape = -(-height // 2), -(-width // 2), self._plan.output_shape[2]
+        return quarters.get((place[0], place[1]), shape)
+
+    def finish(self, task: Task, get_quarter: GetQuarter | None) -> None:
+        """Note that a task is finished: what it is to write is written. Called from many threads.
+
+        Args:
+            task: which.
+            get_quarter: gives its quarter; None where there is none, or it cannot be had: a run that goes on then
+                does the task again, unless the one above is finished too.
+        """
+        with self._lock:
+            self._pending.append([*task])
+            if self._quarters is not None and get_quarter is not None:
+                self._waiting[task] = get_quarter
+            for child in find_children(task):
+                self._waiting.pop(child, None)
+            due = time.monotonic() - self._synced_at >= SYNC_SECONDS
+        if due and self._syncing.acquire(blocking=False):
+            try:
+                self._sync()
+            finally:
+                self._syncing.release()
+
+    def sync(self) -> None:
+        """Wait until all that was finished is on the disk, and noted there."""
+        with self._syncing:
+            self._sync()
+
+    def _sync(self) -> None:
+        assert self._sink is not None
+        with self._lock:
+            entries, self._pending = self._pending, []
+            # Of most tiles the one above is finished too by now, and the quarter is of no more use.
+            waiting = [(entry, self._waiting.get((entry[0], entry[1], entry[2]))) for entry in entries]
+        if not entries or self._lost:
+            return
+        try:
+            self._sink.sync()
+            if self._quarters is not None:
+                for entry, get_quarter in waiting:
+                    quarter = get_quarter() if get_quarter is not None else None
+                    entry[3:] = self._quarters.put(quarter) if quarter is not None else ()
+                self._quarters.sync()
+        except OSError:
+            # The system reports this once: what it lost then, a later sync would call written.
+            self._lost = True
+            raise
+        try:
+            self._file.append(entries)
+        except OSError:
+            with self._lock:
+                self._pending = entries + self._pending
+            raise
+        for entry in entries:
+            task = entry[0], entry[1], entry[2]
+            self._finished[task] = tuple(entry[3:])
+            if self._quarters is not None:
+                for child in find_children(task):
+                    for slot in self._finished.get(child, ())[:1]:
+                        self._quarters.release(slot)
+        self._synced_at = time.monotonic()
+
+    def commit(self) -> None:
+        """Give the complete output its name; nothing else stays."""
+        if not self.complete:
+            assert self._sink is not None
+            self.sync()
+            self._file.append([COMPLETE])
+            self._sink.commit()
+        else:
+            files.remove(find_old(self.output))
+        self._remove()
+
+    def leave(self, error: BaseException) -> None:
+        """End a run that failed or was stopped: what is finished stays.
+
+        A note is added to an error after which a run can go on.
+        """
+        if self._sink is not None:
+            with suppress(OSError):
+                self.sync()
+            if self.n_finished:
+                error.add_note(f"{self.n_finished} of {self._plan.n_tiles} tiles are finished and kept.")
+                self.suspend()
+            else:
+                self._discard()
+        elif self._cleared or self._file.created:
+            self._remove()
+        else:
+            self.suspend()
+
+    def suspend(self) -> None:
+        """Release all files; they stay."""
+        if self._sink is not None:
+            self._sink.close()
+        if self._quarters is not None:
+            self._quarters.close()
+        self._file.close()
+
+    def _discard(self) -> None:
+        assert self._sink is not None
+        with suppress(OSError):
+            self._sink.discard()
+            # The part goes first: without its journal it would not be known as ours.
+            files.sync_folder(self.output.parent)
+            self._remove()
+        self.suspend()
+
+    def _remove(self) -> None:
+        if self._quarters is not None:
+            self._quarters.close()
+        if self._quarters_path.exists():
+            files.remove(self._quarters_path)
+            files.sync_folder(self.output.parent)
+        self._file.remove()
+
+
+def find_begun(output: Path) -> Fields:
+    """Return what job an output is half done of, as far as that can be told without its lock; empty if none."""
+    try:
+        header, _, _, _ = parse(find_journal(output).read_bytes())
+    except OSError:
+        return {}
+    return {} if header is None else header["fields"]
+
+
+def find_journal(output: Path) -> Path:
+    """Return where the journal of an output is."""
+    return output.with_name(output.name + ".part.journal")

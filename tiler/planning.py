@@ -1,0 +1,153 @@
+"""Plans from what people say: files, options, memory. None of it needs TensorFlow."""
+
+import os
+from pathlib import Path
+from typing import TypedDict
+
+from tiler.errors import OptionError
+from tiler.jobs.journal import find_begun
+from tiler.latents import Latents
+from tiler.memory import default_budget_bytes
+from tiler.model import Network
+from tiler.models import PathLike, find_convention, find_network
+from tiler.plan import Plan
+from tiler.region import Region, find_window
+from tiler.sinks.latent_file import LatentFile
+from tiler.sinks.outputs import OutputFile, describe_output
+from tiler.sources.edges import EdgePadded
+from tiler.sources.opening import Openable, open_image
+from tiler.sources.source import Source
+from tiler.tile_size import STEP_PX, choose_tile_px
+from tiler.window import Window
+
+
+def plan_decode(
+    latents: Openable | Latents,
+    output: PathLike | OutputFile | None = None,
+    *,
+    weights: PathLike | None = None,
+    channels: int = 4,
+    region: Region | None = None,
+    tile_size_px: int | None = None,
+    memory_bytes: int | None = None,
+    workers: int | None = None,
+    resume: bool = False,
+) -> Plan:
+    """Return the plan of decoding latents, without TensorFlow.
+
+    The arguments are those of ``decode``; without ``weights`` the latents must have ``channels`` channels.
+
+    Raises:
+        InputError: the latents cannot be used.
+        OptionError: an option is out of its range.
+    """
+    file = None if output is None else describe_output(output)
+    network = find_network(weights, "decoder", channels)
+    latents = Latents.of(latents)
+    area = find_area(latents, network, region)
+    source = latents.open(network, convention=find_convention(weights))
+    if tile_size_px is None and resume and file is not None:
+        tile_size_px = find_begun_tile(file, network)
+    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, **area)
+    if file is not None:
+        file.plan(plan, overwrite=True)
+    return plan
+
+
+def plan_encode(
+    image: Openable,
+    latents: PathLike | None = None,
+    *,
+    weights: PathLike | None = None,
+    channels: int = 4,
+    tile_size_px: int | None = None,
+    memory_bytes: int | None = None,
+    workers: int | None = None,
+    resume: bool = False,
+) -> Plan:
+    """Return the plan of encoding an image, without TensorFlow.
+
+    The arguments are those of ``encode``; without ``weights`` it is for latents with ``channels`` channels.
+
+    Raises:
+        InputError: the image cannot be used.
+        OptionError: an option is out of its range.
+    """
+    network = find_network(weights, "encoder", channels)
+    file = None if latents is None else LatentFile(latents)
+    source = EdgePadded(open_image(image), network.scale_in)
+    if tile_size_px is None and resume and file is not None:
+        tile_size_px = find_begun_tile(file, network)
+    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers)
+    if file is not None:
+        file.plan(plan, overwrite=True)
+    return plan
+
+
+class Area(TypedDict):
+    """What of the opened latents becomes pixels, as a plan wants to know it."""
+
+    region: Window | None
+    margins: tuple[int, int]
+
+
+def find_area(latents: Latents, network: Network, region: Region | None) -> Area:
+    """Return which part of the latents ``make_plan`` is to plan for, given a region of the image."""
+    return {"region": find_window(region), "margins": latents.margins(network)}
+
+
+def make_plan(
+    source: Source,
+    network: Network,
+    file: OutputFile | LatentFile | None,
+    tile_size_px: int | None,
+    memory_bytes: int | None = None,
+    workers: int | None = None,
+    *,
+    region: Window | None = None,
+    margins: tuple[int, int] = (0, 0),
+) -> Plan:
+    """Return the plan of an opened source; the tile size is the one given, or what suits memory and file.
+
+    Raises:
+        OptionError: an option is out of its range.
+    """
+    height, width = (
+        size // network.scale_in - 2 * margin for size, margin in zip(source.shape[:2], margins, strict=True)
+    )
+    scale = max(network.scale_in, network.scale_out)
+    n_workers = _count_workers(workers)
+    if tile_size_px is None:
+        tile_size_px = choose_tile_px(
+            network,
+            height,
+            width,
+            budget_bytes=default_budget_bytes() if memory_bytes is None else memory_bytes,
+            workers=n_workers,
+            step_px=STEP_PX if file is None else file.choose_step(max(height, width) * scale),
+            region=region,
+            margins=margins,
+        )
+    if tile_size_px < scale or tile_size_px % scale:
+        raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
+    return Plan(network, height, width, tile_size_px // scale, n_workers, region, margins)
+
+
+def _count_workers(workers: int | None) -> int:
+    if workers is None:
+        # One tile is decoded at a time, on all cores; a few others are read or compressed meanwhile.
+        return max(2, min(os.cpu_count() or 2, 8))
+    if workers < 1:
+        raise OptionError(f"No worker: workers={workers}. Use 1 or more.")
+    return workers
+
+
+def find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | None:
+    """Return the tile of a half-done output, px: by itself it might be another one with less memory free."""
+    tile = find_begun(Path(file.path)).get("tile size")
+    if not isinstance(tile, str):
+        return None
+    tile_px = int(tile.split()[0]) * max(network.scale_in, network.scale_out)
+    own_px = getattr(file, "file_tile_px", None)
+    # Where the file's own tiles are to be others now, let the journal say so.
+    return None if own_px and tile_px % own_px else tile_px

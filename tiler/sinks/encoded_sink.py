@@ -1,0 +1,99 @@
+"""Files whose pixels must be encoded in order, so that they are kept as an array until all are there.
+
+::
+
+    NAME.part            a .npy file, written in any order
+    NAME.part.encoded    at the end: made of it, synced, and renamed to NAME.part
+    NAME                 renamed once more: never half-written, and a kill at any time loses nothing
+"""
+
+from abc import abstractmethod
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tiler import files
+from tiler.errors import InputError
+from tiler.sinks.npy_sink import NpySink
+from tiler.window import Window
+
+
+class EncodedSink(NpySink):
+    """A file under construction that is encoded when all pixels are there; see ``StridedSink``."""
+
+    signature: bytes
+    """How an encoded file begins; no ``.npy`` does."""
+
+    _encoded = False
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` (height, width, channels) at ``window``; there is only level 0.
+
+        Raises:
+            InputError: another level, a window that leaves the image, or pixels of another shape or type.
+        """
+        if self._encoded:
+            raise InputError(f"The half-done output is complete: path={self.part_path}. Start over with --overwrite.")
+        super().write(level, window, pixels)
+
+    def commit(self) -> None:
+        """Encode the image, sync it to disk and give it its final name.
+
+        Raises:
+            OutputExistsError: a file of this name has appeared meanwhile; ``NAME.part`` stays.
+        """
+        if not self._encoded:
+            self._make_encoded()
+            files.replace(find_encoded(self.path), self.part_path)
+            self._encoded = True
+            # A power cut must not leave the second rename without the first.
+            files.sync_folder(self.path.parent)
+        super().commit()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        super().discard()
+        files.remove(find_encoded(self.path))
+
+    @abstractmethod
+    def _encode(self, output: "Appended") -> None:
+        """Write the file, made of the array."""
+
+    def _make_encoded(self) -> None:
+        path = find_encoded(self.path)
+        try:
+            with closing(files.open_file(path, new=True)) as file:
+                self._encode(Appended(file))
+                files.sync(file)
+        except BaseException:
+            files.remove(path)
+            raise
+
+    def _check_part(self, header: bytes) -> None:
+        # A kill between the two renames.
+        self._encoded = files.read_at(self._file, len(self.signature), 0) == self.signature
+        if not self._encoded:
+            super()._check_part(header)
+
+
+class Appended:
+    """A file that is written from start to end, through ``tiler.files``."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._end = file, 0
+
+    def write(self, content: bytes) -> int:
+        """Write what comes next."""
+        files.write_at(self._file, content, self._end)
+        self._end += len(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """Do nothing: nothing is kept back."""
+
+
+def find_encoded(path: Path) -> Path:
+    """Return where a file is encoded."""
+    return path.with_name(path.name + ".part.encoded")

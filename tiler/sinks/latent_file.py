@@ -1,0 +1,56 @@
+"""Files of latents to be made by ``encode``, told apart by their endings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tiler.plan import Plan
+from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
+from tiler.sinks.npy_sink import NpySink
+from tiler.sinks.outputs import PathLike, check_kind
+from tiler.sinks.planned_file import PlannedFile
+from tiler.sinks.strided_sink import StridedSink, count_bytes
+
+LATENT_KINDS = (".npy", ".safetensors", ".png")
+"""What ``encode`` writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentFile:
+    """A file of latents; ``.npy`` and ``.safetensors`` hold (1, channels, h, w) float32, ``.png`` 8 bits.
+
+    Raises:
+        OptionError: the name ends in none of these.
+    """
+
+    path: PathLike
+    """Its name."""
+
+    def __post_init__(self) -> None:
+        check_kind(Path(self.path), LATENT_KINDS)
+
+    def choose_step(self, size_px: int) -> int:
+        """Return what tiles must be multiples of by default, px."""
+        return 512
+
+    def plan(self, plan: Plan, *, overwrite: bool) -> PlannedFile:
+        """Return the file that holds the output of a plan.
+
+        Raises:
+            OptionError: the latents do not fit such a file.
+        """
+        path, shape = Path(self.path), plan.output_shape
+        kind = path.suffix.lower()
+
+        def open_sink(reopen: bool, description: str) -> StridedSink:
+            if kind == ".png":
+                return LatentPngSink(path, shape, overwrite=overwrite, reopen=reopen)
+            sink = NpySink if kind == ".npy" else SafetensorsSink
+            return sink(path, shape, np.float32, channels_first=True, overwrite=overwrite, reopen=reopen)
+
+        if kind == ".png":
+            check_png_shape(shape)
+        # Of a PNG no more: it lies beside the array for a moment, a byte a value each.
+        most_bytes = count_bytes(shape, np.float32) + 1000
+        return PlannedFile(path, overwrite, open_sink, most_bytes, 1, {"kind": kind})

@@ -1,0 +1,97 @@
+"""Other files of latents than ``.npy`` as sinks: ``.safetensors``, and PNG of 8-bit latents."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler import files
+from tiler.errors import OptionError
+from tiler.sinks.encoded_sink import Appended, EncodedSink
+from tiler.sinks.png_writer import SIGNATURE
+from tiler.sinks.strided_sink import StridedSink
+from tiler.window import Window
+
+TENSOR_NAME = "latents"
+"""Key of the latents in a ``.safetensors`` file."""
+TENSOR_TYPES = {"float16": "F16", "float32": "F32"}
+"""What the format calls number types."""
+ALIGNMENT_BYTES = 8
+"""What the values begin at a multiple of."""
+PNG_CHANNELS = 4
+"""An RGBA picture has as many."""
+PNG_LIMIT_PX = 2**26
+"""Largest PNG of latents, which is compressed in memory: those of an image of four gigapixels."""
+
+
+class SafetensorsSink(StridedSink):
+    """A ``.safetensors`` file of one tensor under construction; see ``StridedSink``.
+
+    Source: the format's description, https://huggingface.co/docs/safetensors.
+    """
+
+    def _header(self) -> bytes:
+        dtype, shape = TENSOR_TYPES[self.dtype.name], self.stored_shape
+        n_bytes = math.prod(shape) * self.dtype.itemsize
+        tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, n_bytes]}
+        text = json.dumps({"__metadata__": {"latent_space": "diffusion"}, TENSOR_NAME: tensor}).encode()
+        text += b" " * (-len(text) % ALIGNMENT_BYTES)
+        return len(text).to_bytes(8, "little") + text
+
+
+class LatentPngSink(EncodedSink):
+    """An RGBA PNG of 8-bit latents under construction.
+
+    Args:
+        path: the final name.
+        shape: (height, width, 4).
+        overwrite: whether an existing file may be replaced (when the new one is complete).
+        reopen: write on what an earlier run left; all else must be as it was then.
+
+    Raises:
+        OptionError: there are not four channels, or too many latents.
+        InputError: what is to be reopened is another file than it was.
+        OSError: the disk is too full.
+    """
+
+    signature = SIGNATURE
+
+    def __init__(
+        self, path: Any, shape: tuple[int, int, int], *, overwrite: bool = False, reopen: bool = False
+    ) -> None:
+        check_png_shape(shape)
+        super().__init__(path, shape, np.uint8, overwrite=overwrite, reopen=reopen)
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put latents (height, width, 4) at ``window``, as bytes: [-3, 3] is [0, 255], what is beyond is clipped.
+
+        Source: the convention of TAESD, ``round(clip(z / 6 + 0.5, 0, 1) * 255)``.
+
+        Raises:
+            InputError: another level, a window that leaves the picture, or latents of another shape.
+        """
+        scaled = np.clip(pixels / np.float32(6) + np.float32(0.5), 0, 1) * np.float32(255)
+        super().write(level, window, np.round(scaled).astype(np.uint8))
+
+    def _encode(self, output: Appended) -> None:
+        from PIL import Image
+
+        content = files.read_at(self._file, math.prod(self.shape), self._start)
+        Image.fromarray(np.frombuffer(content, np.uint8).reshape(self.shape)).save(output, "PNG")  # type: ignore[arg-type]
+
+
+def check_png_shape(shape: tuple[int, int, int]) -> None:
+    """Refuse latents that do not fit a PNG.
+
+    Raises:
+        OptionError: there are not four channels, or too many latents.
+    """
+    if shape[2] != PNG_CHANNELS:
+        raise OptionError(f"Not the channels of an RGBA PNG: channels={shape[2]}, RGBA=4. Write .npy or .safetensors.")
+    if shape[0] * shape[1] > PNG_LIMIT_PX:
+        raise OptionError(
+            f"Too many latents for a PNG: size={shape[0]} × {shape[1]}, limit={PNG_LIMIT_PX}. "
+            "Write .npy or .safetensors."
+        )

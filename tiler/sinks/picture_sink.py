@@ -1,0 +1,167 @@
+"""PNG, JPEG and WebP as sinks: encoded strip by strip where the format can, else in memory."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tiler import files
+from tiler.errors import OptionError
+from tiler.sinks.encoded_sink import Appended, EncodedSink
+from tiler.sinks.png_writer import write_png
+from tiler.sinks.srgb_profile import srgb_profile
+from tiler.sinks.tile_codec import check_dtype
+
+PictureFormat = Literal["png", "jpeg", "webp"]
+STRIP_BYTES = 2**22
+"""What is read of the array at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a format can hold."""
+
+    name: str
+    """What people call it."""
+    signature: bytes
+    """How a file begins."""
+    side_px: int
+    """Longest side."""
+    dtypes: tuple[str, ...]
+    """Numbers it can hold."""
+    bytes_a_px: int
+    """Memory that encoding takes, measured."""
+
+
+LIMITS: dict[PictureFormat, Limits] = {
+    # Sources: libpng's PNG_USER_WIDTH_MAX; libjpeg's JPEG_MAX_DIMENSION; libwebp's WEBP_MAX_DIMENSION.
+    "png": Limits("PNG", b"\x89PNG", 1_000_000, ("uint8", "uint16"), 0),
+    "jpeg": Limits("JPEG", b"\xff\xd8\xff", 65_500, ("uint8",), 4),
+    "webp": Limits("WebP", b"RIFF", 16_383, ("uint8",), 28),
+}
+
+
+class PictureSink(EncodedSink):
+    """A PNG, JPEG or WebP under construction, one level.
+
+    Args:
+        path: the final name.
+        shape: (height, width, 3).
+        format_: "png" (lossless), "jpeg" (4:2:0) or "webp".
+        dtype: of the pixels: uint8, and for PNG uint16.
+        quality: of JPEG and WebP, 1 to 100; a WebP of 100 is lossless.
+        overwrite: whether an existing file may be replaced (when the new one is complete).
+        description: any text, stored with the image.
+        reopen: write on what an earlier run left; all else must be as it was then.
+
+    Raises:
+        OptionError: an option is out of its range, or the image is too large for the format.
+        InputError: what is to be reopened is another file than it was.
+        OSError: the disk is too full for the array.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        shape: tuple[int, int, int],
+        format_: PictureFormat,
+        *,
+        dtype: DTypeLike = np.uint8,
+        quality: int = 90,
+        overwrite: bool = False,
+        description: str | None = None,
+        reopen: bool = False,
+    ) -> None:
+        check_picture(Path(path), shape, format_, dtype, quality)
+        self.format, self.quality, self.description = format_, quality, description
+        self.signature = LIMITS[format_].signature
+        super().__init__(path, shape, dtype, overwrite=overwrite, reopen=reopen)
+
+    def _encode(self, output: Appended) -> None:
+        if self.format == "png":
+            strips, profile = self._read_strips(), srgb_profile()
+            write_png(output.write, self.shape, self.dtype, strips, profile=profile, description=self.description)
+        else:
+            self._encode_by_pillow(output)
+
+    def _encode_by_pillow(self, output: Appended) -> None:
+        from PIL import Image
+
+        height, width, _ = self.shape
+        # A bomb is what others make; and this one is in memory by intention.
+        image = Image.new("RGB", (width, height))
+        row = 0
+        for strip in self._read_strips():
+            image.paste(Image.fromarray(strip), (0, row))
+            row += len(strip)
+        options: dict[str, Any] = {"icc_profile": srgb_profile(), "quality": self.quality}
+        if self.description:
+            options["xmp"] = _write_xmp(self.description)
+        if self.format == "jpeg":
+            options["subsampling"] = "4:2:0"
+        elif self.quality == 100:
+            options |= {"lossless": True, "exact": True, "quality": 0, "method": 0}
+        image.save(output, LIMITS[self.format].name, **options)  # type: ignore[arg-type]
+
+    def _read_strips(self) -> Iterator[NDArray[Any]]:
+        height, width, channels = self.shape
+        row_bytes = width * channels * self.dtype.itemsize
+        n_rows = max(1, STRIP_BYTES // row_bytes)
+        for row in range(0, height, n_rows):
+            n_bytes = min(n_rows, height - row) * row_bytes
+            content = files.read_at(self._file, n_bytes, self._start + row * row_bytes)
+            yield np.frombuffer(content, self.dtype).reshape(-1, width, channels)
+
+
+def check_picture(
+    path: Path, shape: tuple[int, int, int], format_: PictureFormat, dtype: DTypeLike, quality: int
+) -> None:
+    """Refuse what a format cannot hold, before any work is done.
+
+    Raises:
+        OptionError: that is so; a TIFF can hold it.
+    """
+    if format_ not in get_args(PictureFormat):
+        raise OptionError(f"No such format: format={format_}. Use {', '.join(get_args(PictureFormat))}.")
+    limits = LIMITS[format_]
+    height, width, channels = shape
+    if min(shape) < 1 or channels != 3:
+        raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
+    if not 1 <= quality <= 100:
+        raise OptionError(f"No such quality: quality={quality}. Use 1 to 100.")
+    instead = path.with_suffix(".tif").name
+    if max(height, width) > limits.side_px:
+        compression = "deflate" if format_ == "png" else "jpeg"
+        raise OptionError(
+            f"Too large for a {limits.name}: image={height} × {width} px, at most {limits.side_px} px a side. "
+            f"Write a TIFF: tiler decode … {instead} --compression {compression}"
+        )
+    numbers = check_dtype(dtype)
+    if numbers.name not in limits.dtypes:
+        raise OptionError(
+            f"No such numbers in a {limits.name}: dtype={numbers}, which holds {', '.join(limits.dtypes)}. "
+            f"Write a TIFF: tiler decode … {instead} --dtype {numbers}"
+        )
+
+
+def count_most_bytes(shape: tuple[int, int, int], dtype: DTypeLike) -> int:
+    """Return how much array and picture take together, at most."""
+    height, width, channels = shape
+    n_bytes = height * width * channels * np.dtype(dtype).itemsize
+    # Noise that cannot be compressed: a byte a row, and what zlib adds; a JPEG of quality 100 takes less.
+    return 2 * n_bytes + height + n_bytes // 1000 + 20_000
+
+
+def _write_xmp(description: str) -> bytes:
+    """Return metadata in which many programs look for a description."""
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>'
+        f'<rdf:li xml:lang="x-default">{escape(description)}</rdf:li>'
+        "</rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()

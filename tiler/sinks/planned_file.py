@@ -1,0 +1,58 @@
+"""A file to be made of a plan: how it is opened, how large it gets, what tells it from others."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiler.errors import OptionError
+from tiler.fingerprint import Fields
+from tiler.plan import Plan
+from tiler.sinks.sink import Sink
+
+LARGE_PX = 800_000
+"""From here on a file gets larger tiles: libvips refuses more than about 2.6 million in a level."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file to be made of a plan."""
+
+    path: Path
+    """Its final name."""
+    overwrite: bool
+    """Whether an existing file of that name may be replaced."""
+    open_sink: Callable[[bool, str], Sink]
+    """``open_sink(reopen, description)``: anew, or what an earlier run has left; the description is JSON."""
+    most_bytes: int
+    """How large the file can get, at most."""
+    n_levels: int
+    """Levels of its pyramid; 1 without one."""
+    fields: Fields
+    """Its options, by names that people know."""
+    commit_bytes: int = 0
+    """Memory that it takes to complete it."""
+
+
+def choose_step(size_px: int, file_tile_px: int | None) -> int:
+    """Return what tiles must be multiples of by default, px: whole tiles of the file."""
+    if file_tile_px is None or file_tile_px < 1:
+        return 1024 if size_px > LARGE_PX else 512
+    return -(-512 // file_tile_px) * file_tile_px
+
+
+def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
+    """Return the side of a file's tiles, px: the one that is asked for, or one that suits the plan.
+
+    Raises:
+        OptionError: tiles of this size do not fill the plan's tiles.
+    """
+    if file_tile_px is None:
+        most = 1024 if max(plan.output_shape) > LARGE_PX else 512
+        file_tile_px = math.gcd(plan.tile_px, most)
+    if file_tile_px < 1 or plan.tile_px % file_tile_px or file_tile_px % 16:
+        raise OptionError(
+            f"Tiles do not consist of whole TIFF tiles: tile={plan.tile_px} px, TIFF tile={file_tile_px} px. The TIFF "
+            "tile must be a multiple of 16 px and divide the tile. Change --tile-size or --file-tile."
+        )
+    return file_tile_px

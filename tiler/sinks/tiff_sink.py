@@ -1,0 +1,289 @@
+"""A tiled, pyramidal BigTIFF as a sink whose tiles may come in any order.
+
+The skeleton is written first: the header and one page a level, with every tag, but all tiles absent. Tiles
+are appended as they come, and the two tables of their page patched, number by number::
+
+    ┌──────────────────────────────┬─────────┬─────────┬────────┐
+    │ pages with their tables      │ tile 17 │ tile 4  │ tile 5 │ ◄ 1 to 3 under a lock, between processes too
+    │ TileOffsets, TileByteCounts  │         │         │        │
+    └───────▲──────────────▲───────┴─────────┴─────────┴────────┘
+        2 where          3 how many bytes             1 the tile itself
+
+A byte count is patched last: a tile is there when its count is not 0. So the file can be opened at any time,
+and what has not been written reads as 0.
+"""
+
+import io
+import itertools
+import os
+import struct
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tiler import files
+from tiler.errors import InputError, OptionError, TileError
+from tiler.pyramid import level_shapes
+from tiler.sinks.compression import Compression
+from tiler.sinks.ome_xml import write_ome_xml
+from tiler.sinks.sink import Sink, check_window
+from tiler.sinks.srgb_profile import srgb_profile
+from tiler.sinks.tile_codec import TileCodec
+from tiler.window import Window
+
+Layout = Literal["pages", "ome"]
+
+
+class TiffSink(Sink):
+    """A BigTIFF of sRGB pixels under construction.
+
+    Args:
+        path: the final name.
+        shape: (height, width, 3) of level 0.
+        dtype: of the pixels: uint8, uint16 or float32.
+        layout: where the levels are: "pages" of their own, marked as reduced, which most readers know as a pyramid; or
+            "ome", pages below the first one (SubIFDs) and OME-XML, for Bio-Formats, QuPath and Fiji.
+        compression: of the tiles; see ``TileCodec``.
+        quality: of "jpeg", "webp" and "jxl", 1 to 100.
+        file_tile_px: side of a file tile, a multiple of 16. libvips refuses more than about 2.6 million tiles
+            in a level: from about 800,000 px a side use 1024.
+        pyramid: whether there are reduced levels, down to one that fits a single file tile.
+        overwrite: whether an existing file may be replaced (when the new one is complete).
+        description: text to be stored with level 0; of the layout "ome", a JSON object.
+        reopen: write on what an earlier run left; all else must be as it was then.
+
+    Raises:
+        OptionError: an option is out of its range.
+        InputError: what is to be reopened is another file than it was.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        shape: tuple[int, int, int],
+        *,
+        dtype: DTypeLike = np.uint8,
+        layout: Layout = "pages",
+        compression: Compression = "deflate",
+        quality: int = 90,
+        file_tile_px: int = 512,
+        pyramid: bool = True,
+        overwrite: bool = False,
+        description: str | None = None,
+        reopen: bool = False,
+    ) -> None:
+        height, width, channels = shape
+        if min(shape) < 1 or channels != 3:
+            raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
+        check_layout(layout)
+        self._codec = TileCodec(compression, quality, file_tile_px, dtype)
+        super().__init__(path, overwrite=overwrite)
+        self.file_tile_px, self.layout, self.dtype = file_tile_px, layout, self._codec.dtype
+        self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
+        self.reads_back = self._codec.lossless
+        self._lock = threading.Lock()
+        if reopen:
+            self._reopen()
+            return
+        skeleton, self._tables = self._make_skeleton(description)
+        self._file = files.open_file(self.part_path, new=True)
+        try:
+            files.write_at(self._file, skeleton, 0)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` (height, width, 3) at ``window`` of ``level``.
+
+        Raises:
+            InputError: no such level, a window that leaves it, or pixels of another shape or type.
+            OptionError: the window does not fill whole file tiles.
+        """
+        if not 0 <= level < len(self.levels):
+            raise InputError(f"No such level: level={level}. Use 0 to {len(self.levels) - 1}.")
+        check_window(window, (*self.levels[level], 3), self.dtype, pixels)
+        size = self.file_tile_px
+        for span, edge in zip((window.rows, window.columns), self.levels[level], strict=True):
+            if span.start % size or (span.stop % size and span.stop != edge):
+                raise OptionError(
+                    f"Window does not fill whole TIFF tiles: level={level}, window=({window}), "
+                    f"TIFF tile={size} px. Use a tile size that is a multiple of it."
+                )
+
+        for row in range(0, len(window.rows), size):
+            for column in range(0, len(window.columns), size):
+                index = self._find_index(level, window.rows.start + row, window.columns.start + column)
+                content = self._codec.encode(pixels[row : row + size, column : column + size])
+                self._put(self._tables[level], index, content)
+
+    def read(self, level: int, window: Window) -> NDArray[Any]:
+        """Return what was written at ``window``, whole file tiles of ``level``; only where ``reads_back``.
+
+        Raises:
+            TileError: a file tile is absent or damaged.
+        """
+        size = self.file_tile_px
+        pixels = np.empty((*window.shape, 3), self.dtype)
+        for row in range(0, len(window.rows), size):
+            for column in range(0, len(window.columns), size):
+                part = pixels[row : row + size, column : column + size]
+                index = self._find_index(level, window.rows.start + row, window.columns.start + column)
+                part[:] = self._get(self._tables[level], index)[: part.shape[0], : part.shape[1]]
+        return pixels
+
+    def _find_index(self, level: int, row: int, column: int) -> int:
+        """Return the place in the tables of the file tile that starts there."""
+        n_across = -(-self.levels[level][1] // self.file_tile_px)
+        return row // self.file_tile_px * n_across + column // self.file_tile_px
+
+    def _put(self, tables: "_Tables", index: int, content: bytes) -> None:
+        # All of it under the lock: another process may put the same tile at the same time, when it was thought dead,
+        # and on a network's file system only a lock brings what others wrote, and them what we write.
+        with self._lock, files.locked(self._file):
+            end = os.fstat(self._file.fileno()).st_size
+            offset = end + end % 2  # TIFF wants everything to begin at an even byte.
+            files.write_at(self._file, content, offset)
+            tables.offsets.patch(self._file, index, offset)
+            tables.byte_counts.patch(self._file, index, len(content))
+
+    def _get(self, tables: "_Tables", index: int) -> NDArray[Any]:
+        with self._lock, files.locked(self._file):  # as in _put: another process may have put it there
+            n_bytes, offset = tables.byte_counts.look_up(self._file, index), tables.offsets.look_up(self._file, index)
+            content = files.read_at(self._file, n_bytes, offset)
+        try:
+            return self._codec.decode(content)
+        except ValueError as error:
+            raise TileError(
+                f"The half-done output is damaged: path={self.part_path}, TIFF tile={index} ({error}). "
+                "Start over with --overwrite and without --resume."
+            ) from error
+
+    def _make_skeleton(self, description: str | None) -> "tuple[bytes, list[_Tables]]":
+        """Return the file without tiles, and where the tables of its pages are."""
+        import tifffile
+
+        size, codec = self.file_tile_px, self._codec
+        is_raw, is_jpeg = codec.compression == "none", codec.compression == "jpeg"
+        n_below = len(self.levels) - 1
+        if self.layout == "ome":
+            description = write_ome_xml((*self.levels[0], 3), self.dtype, description)
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file, bigtiff=True, byteorder="<") as tiff:
+            for level, (height, width) in enumerate(self.levels):
+                n_tiles = -(-height // size) * -(-width // size)
+                # tifffile takes no iterator for a page that is a single, uncompressed tile without a border.
+                contiguous = is_raw and height == width == size
+                tiff.write(
+                    None if contiguous else itertools.repeat(b"", n_tiles),
+                    shape=(height, width, 3),
+                    dtype=self.dtype,
+                    tile=(size, size),
+                    planarconfig="contig",
+                    photometric="ycbcr" if is_jpeg else "rgb",
+                    # Without imagecodecs tifffile writes no page of most others, not even an empty one: _mark.
+                    compression=None if is_raw else "zlib",
+                    predictor=codec.differences or None,
+                    subfiletype=1 if level else 0,
+                    subifds=n_below if self.layout == "ome" and level == 0 else None,
+                    # A unit, even of a made-up resolution, would tell OpenSlide how many microns a pixel is.
+                    resolutionunit="NONE",
+                    iccprofile=srgb_profile(),
+                    software="taesd-tiler",
+                    description=description.encode() if description and level == 0 else None,
+                    metadata=None,
+                )
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            pages = list_pages(tiff)
+            for page in pages:
+                page.tags["Compression"].overwrite(codec.tag)
+                if is_jpeg:
+                    page.tags["YCbCrSubSampling"].overwrite((2, 2))
+            last = pages[-1]
+            end = last.dataoffsets[0]
+            if end:
+                # A page of one tile was given a place for it, and is the last: the tile becomes absent too.
+                last.tags["TileOffsets"].overwrite(0)
+                last.tags["TileByteCounts"].overwrite(0)
+            tables = [_Tables.of(page) for page in pages]
+        return file.getvalue()[: end or None], tables
+
+    def _reopen(self) -> None:
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(self.part_path) as tiff:
+                pages = list_pages(tiff)
+                found = [(page.imagelength, page.imagewidth) for page in pages]
+                tables = [_Tables.of(page) for page in pages]
+        except (tifffile.TiffFileError, KeyError, ValueError):
+            found, tables = [], []
+        if found != self.levels:
+            raise InputError(
+                f"The half-done output has changed: path={self.part_path}, levels={found}. "
+                "Start over with --overwrite and without --resume."
+            )
+        self._tables = tables
+        self._file = files.open_file(self.part_path)
+
+
+def check_layout(layout: str) -> None:
+    """Refuse an unknown layout.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if layout not in get_args(Layout):
+        raise OptionError(f"No such layout: layout={layout}. Use {' or '.join(get_args(Layout))}.")
+
+
+def count_most_bytes(shape: tuple[int, int, int], codec: TileCodec, *, pyramid: bool) -> int:
+    """Return how large a file can get, at most."""
+    levels = level_shapes(*shape[:2], codec.size_px) if pyramid else [shape[:2]]
+    n_tiles = sum(-(-height // codec.size_px) * -(-width // codec.size_px) for height, width in levels)
+    # An even number for each tile, two numbers in the tables, the other tags of each page, and the description.
+    return n_tiles * (codec.most_bytes() + 1 + 2 * 8) + len(levels) * 2000 + 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Where a page keeps one number a tile."""
+
+    position: int
+    """Of the first number, in bytes from the start of the file."""
+
+    number: struct.Struct
+    """How a number is stored."""
+
+    @classmethod
+    def of(cls, tag: Any) -> "_Table":
+        # SHORT, LONG or LONG8: tifffile takes the narrowest type that holds any tile of this size.
+        return cls(tag.valueoffset, struct.Struct({3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]))
+
+    def patch(self, file: io.FileIO, index: int, value: int) -> None:
+        files.write_at(file, self.number.pack(value), self.position + index * self.number.size)
+
+    def look_up(self, file: io.FileIO, index: int) -> int:
+        content = files.read_at(file, self.number.size, self.position + index * self.number.size)
+        return int(self.number.unpack(content)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The two tables of a page."""
+
+    offsets: _Table
+    byte_counts: _Table
+
+    @classmethod
+    def of(cls, page: Any) -> "_Tables":
+        return cls(_Table.of(page.tags["TileOffsets"]), _Table.of(page.tags["TileByteCounts"]))
+
+
+def list_pages(tiff: Any) -> list[Any]:
+    """Return the page of every level of an open file, level 0 first: top-level ones, or those below the first."""
+    return [*tiff.pages, *(tiff.pages[0].pages or ())]

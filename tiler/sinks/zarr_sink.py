@@ -1,0 +1,225 @@
+"""An OME-Zarr as a sink: a folder with an array a level, whose shards may come in any order.
+
+::
+
+    NAME.part/zarr.json             the image, as OME-Zarr 0.5 describes it
+    NAME.part/0/zarr.json           level 0: an array with axes c, y, x
+    NAME.part/0/c/0/3/5             its shard in row 3, column 5: a tile, written by the task that made it
+
+A shard is on the disk when ``write`` returns, its name when ``sync`` does. What has not been written reads as 0.
+"""
+
+import os
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tiler import files
+from tiler.errors import InputError, OptionError, TileError
+from tiler.pyramid import level_shapes
+from tiler.sinks.ome_zarr import write_array, write_group
+from tiler.sinks.sink import Sink, check_output, check_window, find_old
+from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
+from tiler.window import Window
+
+
+class ZarrSink(Sink):
+    """An OME-Zarr 0.5 (Zarr 3) of RGB pixels under construction.
+
+    Args:
+        path: the final name, a folder.
+        shape: (height, width, 3) of level 0.
+        shard_px: side of a shard; windows are whole shards.
+        dtype: of the pixels: uint8, uint16 or float32.
+        compression: of the chunks, all without loss: "deflate" (gzip), "zstd" or "none".
+        file_tile_px: side of a chunk.
+        pyramid: whether there are reduced levels, down to one that fits a single chunk.
+        overwrite: whether an existing OME-Zarr may be replaced (when the new one is complete).
+        description: a JSON object, stored with the image.
+        reopen: write on what an earlier run left; all else must be as it was then.
+
+    Raises:
+        OptionError: an option is out of its range.
+        InputError: what is to be reopened is another image than it was.
+    """
+
+    reads_back = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        shape: tuple[int, int, int],
+        *,
+        shard_px: int,
+        dtype: DTypeLike = np.uint8,
+        compression: ZarrCompression = "deflate",
+        file_tile_px: int = 512,
+        pyramid: bool = True,
+        overwrite: bool = False,
+        description: str | None = None,
+        reopen: bool = False,
+    ) -> None:
+        height, width, channels = shape
+        if min(shape) < 1 or channels != 3:
+            raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
+        self._codec = ShardCodec(compression, shard_px, file_tile_px, channels, dtype)
+        if not reopen:
+            _restore_old(Path(path))
+        super().__init__(path, overwrite=overwrite)
+        self.file_tile_px, self.dtype = file_tile_px, self._codec.dtype
+        self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
+        self._lock = Lock()
+        self._closed = False
+        self._folders: set[Path] = set()
+        self._unsynced: set[Path] = set()
+        if reopen:
+            self._check_part()
+            return
+        try:
+            self._make_part(description)
+        except BaseException:
+            with suppress(OSError):
+                self.discard()
+            raise
+
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+        """Put ``pixels`` (height, width, 3) at ``window`` of ``level``.
+
+        Raises:
+            InputError: no such level, a window that leaves it, or pixels of another shape or type.
+            OptionError: the window does not fill whole shards.
+        """
+        if self._closed:
+            raise ValueError("The sink is closed.")
+        if not 0 <= level < len(self.levels):
+            raise InputError(f"No such level: level={level}. Use 0 to {len(self.levels) - 1}.")
+        check_window(window, (*self.levels[level], 3), self.dtype, pixels)
+        size = self._codec.shard_px
+        for span, edge in zip((window.rows, window.columns), self.levels[level], strict=True):
+            if span.start % size or (span.stop % size and span.stop != edge):
+                raise OptionError(
+                    f"Window does not fill whole shards: level={level}, window=({window}), shard={size} px."
+                )
+        for row in range(0, len(window.rows), size):
+            for column in range(0, len(window.columns), size):
+                path = self._find_shard(level, window.rows.start + row, window.columns.start + column)
+                self._make_folder(path.parent)
+                with closing(files.open_file(path, new=True)) as file:
+                    self._codec.write(file, pixels[row : row + size, column : column + size])
+                    files.sync(file)
+
+    def read(self, level: int, window: Window) -> NDArray[Any]:
+        """Return what was written at ``window``, whole shards of ``level``.
+
+        Raises:
+            TileError: a shard is absent or damaged.
+        """
+        size = self._codec.shard_px
+        pixels = np.empty((*window.shape, 3), self.dtype)
+        for row in range(0, len(window.rows), size):
+            for column in range(0, len(window.columns), size):
+                part = pixels[row : row + size, column : column + size]
+                path = self._find_shard(level, window.rows.start + row, window.columns.start + column)
+                try:
+                    part[:] = self._codec.read(path.read_bytes())[: part.shape[0], : part.shape[1]]
+                except (FileNotFoundError, ValueError) as error:
+                    raise TileError(
+                        f"The half-done output is damaged: path={path} ({error}). "
+                        "Start over with --overwrite and without --resume."
+                    ) from error
+        return pixels
+
+    def sync(self) -> None:
+        """Wait until the names of all that was written are on the disk, as the shards themselves are."""
+        with self._lock:
+            folders, self._unsynced = self._unsynced, set()
+        for folder in sorted(folders):
+            files.sync_folder(folder)
+
+    def close(self) -> None:
+        """Write no more; ``NAME.part`` stays."""
+        self._closed = True
+
+    def commit(self) -> None:
+        """Give the folder its final name; what had it is put aside first, and removed last.
+
+        Raises:
+            OutputExistsError: something of this name has appeared meanwhile; ``NAME.part`` stays.
+        """
+        self.sync()
+        self.close()
+        check_output(self.path, overwrite=self._overwrite)
+        # A folder takes no other's place in one step. A kill between the two leaves all there is; see _restore_old.
+        old = find_old(self.path)
+        if self.path.exists():
+            files.remove(old)
+            files.replace(self.path, old)
+        try:
+            files.replace(self.part_path, self.path)
+        except OSError:
+            with suppress(OSError):
+                files.replace(old, self.path)
+            raise
+        files.sync_folder(self.path.parent)
+        files.remove(old)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self.close()
+        files.remove(self.part_path)
+        _restore_old(self.path)
+
+    def _make_part(self, description: str | None) -> None:
+        for folder in [self.part_path, *(self.part_path / str(level) for level in range(len(self.levels)))]:
+            self._make_folder(folder)
+        documents = {self.part_path: write_group(len(self.levels), self.dtype, description)}
+        for level, shape in enumerate(self.levels):
+            folder = self.part_path / str(level)
+            documents[folder] = write_array(shape, self._codec)
+            self._make_folder(folder / "c")
+            self._make_folder(folder / "c" / "0")
+        for folder, document in documents.items():
+            with closing(files.open_file(folder / "zarr.json", new=True)) as file:
+                files.write_at(file, document, 0)
+                files.sync(file)
+
+    def _check_part(self) -> None:
+        for level, shape in enumerate(self.levels):
+            path = self.part_path / str(level) / "zarr.json"
+            if not path.is_file() or path.read_bytes() != write_array(shape, self._codec):
+                raise InputError(
+                    f"The half-done output has changed: path={path}. Start over with --overwrite and without --resume."
+                )
+
+    def _find_shard(self, level: int, row: int, column: int) -> Path:
+        """Return the file of the shard that starts there; all channels are in one."""
+        size = self._codec.shard_px
+        return self.part_path / str(level) / "c" / "0" / str(row // size) / str(column // size)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder where there is none; its names, and its own, are to be synced."""
+        with self._lock:
+            if folder not in self._folders:
+                files.make_folder(folder)
+                self._folders.add(folder)
+                self._unsynced.add(folder.parent)
+            self._unsynced.add(folder)
+
+
+def count_most_bytes(shape: tuple[int, int, int], codec: ShardCodec, *, pyramid: bool) -> int:
+    """Return how large the folder can get, at most."""
+    levels = level_shapes(*shape[:2], codec.chunk_px) if pyramid else [shape[:2]]
+    n_shards = sum(-(-height // codec.shard_px) * -(-width // codec.shard_px) for height, width in levels)
+    # A file is rounded up to what a disk gives at a time, 4 kB as a rule, and so is a folder.
+    return n_shards * (codec.most_bytes() + 8192) + len(levels) * 20_000 + 20_000
+
+
+def _restore_old(path: Path) -> None:
+    """Give what a kill has left put aside its name again."""
+    old = find_old(path)
+    if old.exists() and not path.exists():
+        files.replace(old, path)

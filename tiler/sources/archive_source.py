@@ -1,0 +1,194 @@
+"""Latents in the archives of ``numpy.savez`` and ``torch.save``. No pickle is ever executed.
+
+A member of an ``.npz`` file that is not compressed, which is what ``numpy.savez`` writes, lies in the file as a
+``.npy`` file does and is read by window. What ``numpy.savez_compressed`` writes cannot be: it is inflated once, into
+memory, and so its size is limited. A ``.pt`` file is read by torch's restricted unpickler, whole as well.
+"""
+
+import io
+import math
+import os
+import struct
+import warnings
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import InputError
+from tiler.fingerprint import fingerprint_file
+from tiler.sources.array_source import ArraySource
+from tiler.sources.input_file import open_regular_file, printable, shorten
+from tiler.sources.keys import choose_key
+from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
+from tiler.sources.npy_source import HEADER_LIMIT_BYTES, read_header
+from tiler.sources.source import Source
+from tiler.sources.strided_source import StoredArray, StridedSource, check_room
+
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
+"""How the files begin; ``torch.save`` wrote a pickle formerly."""
+DIRECTORY_LIMIT_BYTES = 2**24
+"""Most that is read at a time: the list of an archive's members is read in one piece."""
+LIMIT_BYTES = 2**30
+"""Largest compressed member, inflated: the latents of four gigapixels."""
+FLAT_LIMIT_BYTES = 2**27
+"""Largest member that is inflated whatever it takes in the file."""
+LIMIT_RATIO = 20
+"""Most inflated bytes a compressed one in a larger one. Latents have 1.1, a bomb of zeros 1,000."""
+PART_BYTES = 2**20
+"""What is inflated at a time."""
+LOCAL_HEADER_BYTES = 30
+"""What comes before a member's name. Source: the ZIP specification, APPNOTE.TXT 4.3.7."""
+
+
+def open_archive(path: Path, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
+    """Open what ``numpy.savez`` or ``torch.save`` has written.
+
+    Args:
+        path: the file.
+        channels: how many channels there must be.
+        key: the array's name; not needed where it is the only one of 3 or 4 axes, or has a usual name.
+        index: which map of a batch, from 0.
+
+    Raises:
+        InputError: it cannot be used; the message says why, and what to do.
+    """
+    with _Bounded(open_regular_file(path), "rb") as file:
+        try:
+            if file.read(1) == PICKLE_START:
+                return open_torch(path, channels, key=key, index=index)
+            with zipfile.ZipFile(file) as archive:
+                if any(name.endswith("data.pkl") for name in archive.namelist()):
+                    _check_stored(archive, path)
+                    return open_torch(path, channels, key=key, index=index)
+                return open_npz(path, archive, channels, key=key, index=index)
+        except InputError:
+            raise
+        except Exception as error:  # zipfile raises a dozen kinds for a damaged file.
+            raise InputError(
+                f"The archive is damaged: path={path} ({shorten(error)}). Save or copy it again."
+            ) from error
+
+
+def open_npz(
+    path: Path, archive: zipfile.ZipFile, channels: int, *, key: str | None = None, index: int | None = None
+) -> Source:
+    """Open an array of an ``.npz`` file, by window where it is not compressed.
+
+    Raises:
+        InputError: it cannot be used.
+        Exception: of many kinds, where the archive is damaged.
+    """
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    headers: dict[str, tuple[Any, ...]] = {}
+    for each, member in members.items():
+        # numpy writes no other kinds; those of bzip2 and LZMA would be inflated without a limit.
+        if member.filename.endswith(".npy") and member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            with archive.open(member) as file:
+                headers[each] = read_header(file.read(HEADER_LIMIT_BYTES + 12), path)
+    key = choose_key({each: header[0] for each, header in headers.items()}, key, name=f"path={path}")
+    shape, fortran, dtype, start = headers[key]
+    member, name = members[key], f"key={printable(key)}"
+    array = StoredArray(shape, dtype, start, member.file_size - start, fortran, name=name)
+    if member.compress_type == zipfile.ZIP_STORED:
+        return StridedSource(path, lambda *_: _place(array, archive, member), channels, index=index)
+    check_type(dtype, LATENT_TYPES, name=f"path={path}, {name}")
+    find_layout(shape, channels, name=f"path={path}, {name}", index=index)
+    check_room(array, f"path={path}, {name}")
+    if member.file_size > max(FLAT_LIMIT_BYTES, min(LIMIT_BYTES, LIMIT_RATIO * member.compress_size)):
+        raise InputError(
+            f"Too large to inflate: path={path}, {name}, inflated={member.file_size} bytes, "
+            f"compressed={member.compress_size} bytes, limit={LIMIT_BYTES} bytes and {LIMIT_RATIO} a byte. "
+            "It cannot be read by window; save it with numpy.save or numpy.savez."
+        )
+    with archive.open(member) as file:
+        values = _inflate(file, array)
+    fingerprint = f"{fingerprint_file(archive.fp.fileno())}, {name}"  # type: ignore[union-attr]
+    return ArraySource(values, channels, index=index, name=f"path={path}, {name}", fingerprint=fingerprint)
+
+
+def open_torch(path: Path, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
+    """Open a tensor, or one of a dictionary, list or tuple of them, that ``torch.save`` has written.
+
+    Raises:
+        InputError: it cannot be used; or there is no torch to read it.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"Only torch can read this file: path={path}. A pickle could run code and is never loaded without it. "
+            "Install torch, or convert the file once where it is: "
+            'numpy.save("latents.npy", torch.load("latents.pt", weights_only=True).float().cpu().numpy()).'
+        ) from error
+    try:
+        with warnings.catch_warnings(), os.fdopen(open_regular_file(path), "rb") as file:
+            warnings.simplefilter("ignore")
+            fingerprint = fingerprint_file(file.fileno())
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"Not a file of tensors alone: path={path} ({type(error).__name__}). A pickle of anything else could "
+            "run code and is never loaded. Save the tensor of latents with torch.save, or as .safetensors."
+        ) from error
+    if isinstance(content, torch.Tensor):
+        tensors, key = {"": content}, key or ""
+    elif isinstance(content, dict | list | tuple):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        tensors = {str(each): value for each, value in items if isinstance(value, torch.Tensor)}
+    else:
+        tensors = {}
+    key = choose_key({each: tuple(tensor.shape) for each, tensor in tensors.items()}, key, name=f"path={path}")
+    name = f"path={path}" + (f", key={printable(key)}" if key else "")
+    return ArraySource(tensors[key], channels, index=index, name=name, fingerprint=f"{fingerprint}, key={key}")
+
+
+def _place(array: StoredArray, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArray:
+    """Return where an array lies in the file that lies in its archive uncompressed."""
+    file = archive.fp
+    assert file is not None
+    file.seek(member.header_offset + LOCAL_HEADER_BYTES - 4)
+    name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+    start = member.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+    room = min(member.file_size, member.compress_size, file.seek(0, io.SEEK_END) - start)
+    header_bytes = array.start_bytes
+    return replace(array, start_bytes=start + header_bytes, room_bytes=room - header_bytes)
+
+
+def _check_stored(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a file of tensors that are compressed: torch writes none, and would inflate them without a limit."""
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise InputError(f"Compressed tensors: path={path}. torch.save writes none; save them again.")
+
+
+def _inflate(file: IO[bytes], array: StoredArray) -> NDArray[Any]:
+    """Return the array of a compressed member; its checksum is compared at its end."""
+    values = np.empty(math.prod(array.shape), array.dtype)
+    file.read(array.start_bytes)
+    buffer = values.view(np.uint8).data
+    while buffer:
+        part = file.read(min(len(buffer), PART_BYTES))
+        if not part:
+            raise ValueError("truncated")
+        buffer[: len(part)] = part
+        buffer = buffer[len(part) :]
+    if file.read(1):
+        raise ValueError("longer than it says")
+    return values.reshape(array.shape, order="F" if array.fortran else "C")
+
+
+class _Bounded(io.FileIO):
+    """A file that is never read in one large piece, whatever it says of itself."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return a part of the file."""
+        if size is None or size < 0:
+            position = self.tell()
+            size = self.seek(0, io.SEEK_END) - position
+            self.seek(position)
+        if size > DIRECTORY_LIMIT_BYTES:
+            raise zipfile.BadZipFile(f"a list of members of {size} bytes")
+        return super().read(size) or b""

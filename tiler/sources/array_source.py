@@ -1,0 +1,119 @@
+"""Arrays as sources: NumPy, memory maps, dask, torch, and whatever else has a shape, a dtype and slices."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import InputError
+from tiler.fingerprint import fingerprint_array
+from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
+from tiler.window import Window
+
+
+class SliceableArray(Protocol):
+    """What is needed of an array; ``numpy.asarray`` must take its slices."""
+
+    @property
+    def shape(self) -> Any:
+        """Its size along each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """Its number type."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return a part of it."""
+
+
+class ArraySource:
+    """One map in an array; only the windows that are read are ever computed or copied.
+
+    Args:
+        array: 3-D or 4-D.
+        channels: how many channels there must be.
+        types: number types that are accepted.
+        index: which map of a batch, from 0.
+        name: what to call it in a message.
+        fingerprint: a text that is another one when the array holds something else, where that is known.
+
+    Raises:
+        InputError: it is not an array, or not one that holds such a map.
+    """
+
+    def __init__(
+        self,
+        array: SliceableArray,
+        channels: int,
+        *,
+        types: Sequence[str] = LATENT_TYPES,
+        index: int | None = None,
+        name: str = "array",
+        fingerprint: str | None = None,
+    ) -> None:
+        if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
+            raise InputError(
+                f"Not an array: type={type(array).__name__}. It needs shape, dtype and slices. "
+                "Pass numpy.asarray(...) of it, or a path."
+            )
+        try:
+            stored = [int(size) for size in array.shape]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The array has no definite shape: shape={array.shape}. Every size must be known. "
+                "For dask: compute_chunk_sizes()."
+            ) from error
+        self._array, self._fingerprint = array, fingerprint
+        self._layout = find_layout(stored, channels, name=name, index=index)
+        check_type(find_type(array), types, name=name)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self._layout.shape
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A text that is another one when the array holds something else; None where only its windows tell."""
+        known = self._fingerprint
+        if known is None and isinstance(self._array, np.ndarray):
+            known = fingerprint_array(self._array)
+        return known if known is None or self._layout.index is None else f"{known}, index {self._layout.index}"
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
+        part = to_numpy(self._array[tuple(span.slice for span in self._layout.find_spans(window))])
+        values = self._layout.to_map(part)
+        # The caller may write to what it gets, and the array belongs to somebody else.
+        return values.copy() if np.may_share_memory(values, part) else values
+
+
+def find_type(array: SliceableArray) -> np.dtype[Any]:
+    """Return the dtype of an array as NumPy will see it.
+
+    Raises:
+        InputError: NumPy cannot take its elements.
+    """
+    dtype: np.dtype[Any]
+    with suppress(TypeError):
+        dtype = np.dtype(array.dtype)
+        return dtype
+    # torch and TensorFlow name their types in their own way; one element tells.
+    try:
+        dtype = to_numpy(array[(slice(0, 1),) * len(array.shape)]).dtype
+    except Exception as error:
+        raise InputError(
+            f"NumPy cannot read this array: type={type(array).__name__}, dtype={array.dtype}. "
+            "For torch: latents.detach().float().cpu()."
+        ) from error
+    return dtype
+
+
+def to_numpy(part: Any) -> NDArray[Any]:
+    """Return a part of an array as NumPy's; of a torch tensor on any device, and of its bfloat16 as float32."""
+    if hasattr(part, "detach"):
+        part = part.detach().cpu()
+        part = part.float() if str(part.dtype) == "torch.bfloat16" else part
+    return np.asarray(part)

@@ -1,0 +1,46 @@
+"""Which array of a file of several holds the latents."""
+
+from collections.abc import Mapping
+
+from tiler.errors import InputError
+from tiler.sources.input_file import printable
+
+KNOWN_KEYS = ("latent_tensor", "latents", "latent", "samples")
+"""What ComfyUI, diffusers scripts and others call them; the first that is there is taken."""
+N_NAMED = 8
+"""Most names in a message."""
+
+
+def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: str) -> str:
+    """Return the key of the latents: the one that is asked for, the only array of 3 or 4 axes, or a known name.
+
+    Args:
+        shapes: the shape of each array by its key.
+        key: what is asked for.
+        name: what to call the file in a message.
+
+    Raises:
+        InputError: it is not there, or cannot be told.
+    """
+    if key is not None:
+        if key in shapes:
+            return key
+        raise InputError(
+            f"No such array: {name}, key={printable(key)}. There is {describe_keys(shapes)}. Change --key."
+        )
+    candidates = [each for each, shape in shapes.items() if len(shape) in (3, 4) and min(shape) > 0]
+    if len(candidates) == 1:
+        return candidates[0]
+    for known in KNOWN_KEYS:
+        if known in candidates:
+            return known
+    if not candidates:
+        raise InputError(f"No latents: {name}. No array of 3 or 4 axes; there is {describe_keys(shapes)}.")
+    raise InputError(f"Several arrays: {name}. There is {describe_keys(shapes)}. Choose one with --key.")
+
+
+def describe_keys(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the first few arrays of a file in words."""
+    named = [f"{printable(key)} {str(tuple(shape))[:60]}" for key, shape in list(shapes.items())[:N_NAMED]]
+    more = [f"{len(shapes) - N_NAMED} more"] if len(shapes) > N_NAMED else []
+    return ", ".join(named + more) or "nothing"

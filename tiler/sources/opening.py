@@ -1,0 +1,153 @@
+"""The one way in: latents and images of every kind become sources.
+
+Files are told apart by their first bytes; endings are not believed.
+"""
+
+import os
+from collections.abc import Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import cast
+
+from taesd_core.safetensors_file import HEADER_LIMIT_BYTES
+from tiler.errors import InputError
+from tiler.sources.archive_source import PICKLE_START, ZIP_START, open_archive
+from tiler.sources.array_source import ArraySource, SliceableArray
+from tiler.sources.image_source import open_image_file, open_latent_image
+from tiler.sources.input_file import open_regular_file, printable
+from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
+from tiler.sources.npy_source import NpySource
+from tiler.sources.safetensors_source import open_safetensors
+from tiler.sources.source import Source
+from tiler.sources.tiff_source import open_tiff_image, open_tiff_latents
+from tiler.sources.zarr_source import ZarrSource, is_zarr
+
+NPY_START = b"\x93NUMPY"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Of either byte order, and the same of BigTIFF."""
+
+Openable = str | os.PathLike[str] | SliceableArray | Source
+"""A path, an array, or a source."""
+
+
+def open_latents(latents: Openable, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
+    """Open latents as a source.
+
+    Args:
+        latents: a file: ``.npy``, ``.npz``, ``.safetensors``, ComfyUI's ``.latent``, ``.pt`` (by torch), a TIFF of
+            floats, an RGBA PNG of 8-bit latents, or a Zarr folder; an array of floats; or a source. Arrays are
+            ``(1, channels, height, width)`` or have another order of axes (see ``tiler.sources.layout``).
+        channels: how many channels the decoder takes.
+        key: which array of a file of several; not needed where only one can be meant, or one has a usual name.
+        index: which map of a batch, from 0; not needed for a batch of one.
+
+    Returns:
+        A source. Its attribute ``space``, where it has one that is not None, says which space the latents are in.
+
+    Raises:
+        InputError: they cannot be used; the message says why, and what to do.
+    """
+    if not isinstance(latents, str | os.PathLike):
+        return open_object(latents, channels, LATENT_TYPES, index=index)
+    path = Path(latents)
+    if is_zarr(path):
+        return ZarrSource(path, channels, key=key, index=index)
+    start = read_start(path)
+    # First: the length that a safetensors file begins with may look like the start of a pickle.
+    if is_safetensors(start):
+        return open_safetensors(path, channels, key=key, index=index)
+    if start.startswith((ZIP_START, PICKLE_START)):
+        return open_archive(path, channels, key=key, index=index)
+    if key is not None:
+        raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave --key out.")
+    if start.startswith(NPY_START):
+        return NpySource(path, channels, index=index)
+    if start.startswith(PNG_START):
+        return choose_only(check_source(open_latent_image(path), channels, name=f"path={path}"), index)
+    if start.startswith(TIFF_STARTS):
+        return open_tiff_latents(path, channels, index=index)
+    raise InputError(
+        f"Not a file of latents: path={path}, first bytes={start!r}. It must be a .npy, .npz, .safetensors, .latent, "
+        ".pt or .tif file, or a PNG of 8-bit latents. Save the array of latents with numpy.save."
+    )
+
+
+def open_image(image: Openable) -> Source:
+    """Open an RGB image as a source of values in [0, 1].
+
+    Args:
+        image: a PNG, JPEG, TIFF, WebP, BMP, PPM or JPEG 2000 file; a ``.npy`` file or an array,
+            ``(height, width, 3)`` or another order of axes (see ``tiler.sources.layout``), of uint8 or of floats in
+            [0, 1]; or a source. A TIFF of grey or RGB is read by window, and so is ``.npy``.
+
+    Raises:
+        InputError: it cannot be used; the message says why, and what to do.
+    """
+    if not isinstance(image, str | os.PathLike):
+        return open_object(image, 3, IMAGE_TYPES)
+    path = Path(image)
+    start = read_start(path)
+    if start.startswith(NPY_START):
+        return NpySource(path, 3, types=IMAGE_TYPES)
+    # What has odd colours, codecs or orientations is loaded whole, by Pillow.
+    return (open_tiff_image(path) if start.startswith(TIFF_STARTS) else None) or open_image_file(path)
+
+
+def open_object(
+    opened: SliceableArray | Source, channels: int, types: Sequence[str], *, index: int | None = None
+) -> Source:
+    """Return a source as it is, and an array as a source.
+
+    Raises:
+        InputError: it has the wrong shape or number type, or is neither.
+    """
+    # A file object has read too, but no shape.
+    if hasattr(opened, "shape") and callable(getattr(opened, "read", None)):
+        return choose_only(check_source(cast(Source, opened), channels), index)
+    return ArraySource(cast(SliceableArray, opened), channels, types=types, index=index)
+
+
+def choose_only(source: Source, index: int | None) -> Source:
+    """Return the source, of which there is only one.
+
+    Raises:
+        InputError: another one is asked for.
+    """
+    if index:
+        raise InputError(f"Not a batch: index={index}. There is one map only; leave --index out.")
+    return source
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Say whether a file that begins so may be a safetensors file: the length of a header, then the header."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= HEADER_LIMIT_BYTES
+
+
+def check_source(source: Source, channels: int, *, name: str = "source") -> Source:
+    """Return the source, if it has so many channels.
+
+    Raises:
+        InputError: it has not, or there is nothing in it.
+    """
+    shape = source.shape
+    whole = isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(size, Integral) for size in shape)
+    if not whole or shape[2] != channels or min(shape) < 1:
+        raise InputError(
+            f"Wrong shape: {name}, shape={str(shape)[:80]}, expected channels={channels}. "
+            "The shape must be (height, width, channels), whole numbers, 1 or more each."
+        )
+    return source
+
+
+def read_start(path: Path) -> bytes:
+    """Return the first nine bytes of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    descriptor = open_regular_file(path)
+    try:
+        return os.pread(descriptor, 9, 0)
+    finally:
+        os.close(descriptor)

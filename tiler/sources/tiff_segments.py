@@ -1,0 +1,333 @@
+"""The strips and tiles of a TIFF: where they lie, and what they hold.
+
+tifffile finds the tags; decoding is done here, because a deflate stream must not inflate to more than its segment
+holds, whatever it says. JPEG goes through Pillow, or through imagecodecs where colours are stored as RGB.
+Source: TIFF 6.0, and Adobe's Technical Note 3 for predictor 3.
+"""
+
+import io
+import logging
+import math
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import InputError
+from tiler.sources.input_file import open_regular_file, shorten
+
+NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE, ZSTD = 1, 5, 7, 8, 32773, 32946, 50000
+"""Compressions."""
+RGB, YCBCR = 2, 6
+"""Photometric interpretations."""
+PAGE_LIMIT = 4096
+"""Most pages of a file; a circle of them has no end."""
+TAG_LIMIT = 1000
+"""Most tags of a page; microscopes write up to 100."""
+T = TypeVar("T")
+STRIP_BYTES = 2**20
+"""What uncompressed strips that lie one behind the other are cut into, about."""
+SEGMENT_LIMIT_BYTES = 2**30
+"""Largest segment, decoded."""
+FLAT_LIMIT_BYTES = 2**27
+"""Largest segment that is decoded whatever it takes in the file."""
+LIMIT_RATIO = 100
+"""Most bytes of a segment by one of the file in a larger one."""
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # What it warns of is checked here.
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The segments of a page, plane by plane and row by row of segments."""
+
+    shape: tuple[int, int, int]
+    """(height, width, samples) of the page."""
+    segment: tuple[int, int]
+    """(height, width) of a tile or strip; those at the bottom may be less."""
+    tiled: bool
+    """Whether segments at the edges are filled up to their full size."""
+    n_planes: int
+    """As many as samples where each sample has segments of its own, else 1."""
+    dtype: np.dtype[Any]
+    """Of the samples, with the byte order of the file."""
+    compression: int
+    predictor: int
+    """1: none, 2: differences, 3: differences of the bytes of floats."""
+    photometric: int
+    """What the samples mean."""
+    tables: bytes
+    """What JPEG segments share."""
+    turned: bool
+    """Whether it is to be shown turned or mirrored."""
+    offsets: NDArray[np.int64]
+    """Where each begins in the file."""
+    sizes: NDArray[np.int64]
+    """Bytes of each."""
+
+    @property
+    def n_across(self) -> int:
+        """Segments side by side."""
+        return -(-self.shape[1] // self.segment[1])
+
+    @property
+    def n_down(self) -> int:
+        """Segments one below the other."""
+        return -(-self.shape[0] // self.segment[0])
+
+    @property
+    def n_samples(self) -> int:
+        """Samples a pixel in one segment."""
+        return self.shape[2] // self.n_planes
+
+    def segment_shape(self, row: int) -> tuple[int, int, int]:
+        """Return (height, width, samples) of the segments in a row of them, as they are stored."""
+        height, width = self.segment
+        if not self.tiled:
+            height = min(height, self.shape[0] - row * height)
+        return height, width, self.n_samples
+
+    def decode(self, content: bytes, row: int) -> NDArray[Any]:
+        """Return the samples of a segment in ``row``, (height, width, samples); a JPEG at the edge may be less.
+
+        Raises:
+            Exception: of many kinds, where it is damaged.
+        """
+        shape = self.segment_shape(row)
+        if self.compression == JPEG:
+            return self._decode_jpeg(content)
+        n_bytes = math.prod(shape) * self.dtype.itemsize
+        content = decompress(content, self.compression, n_bytes)
+        if len(content) < n_bytes:
+            raise ValueError(f"{len(content)} of {n_bytes} bytes")
+        if self.predictor == 3:
+            return undo_float_differences(content[:n_bytes], shape, self.dtype)
+        values = np.frombuffer(content, self.dtype, math.prod(shape)).reshape(shape)
+        if self.predictor == 2:
+            values = np.add.accumulate(values, axis=1, dtype=self.dtype.newbyteorder("="))
+        return values
+
+    def _decode_jpeg(self, content: bytes) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        # The tables are a JPEG without an image: all but its end and the image's start belong together.
+        stream = self.tables.removesuffix(b"\xff\xd9") + content[2:] if self.tables else content
+        with Image.open(io.BytesIO(stream), formats=["JPEG"]) as image:
+            if image.width * image.height > self.segment[0] * self.segment[1]:
+                raise ValueError(f"{image.width} × {image.height} px")
+            if self.photometric == RGB:
+                import imagecodecs
+
+                values = np.asarray(imagecodecs.jpeg_decode(stream, colorspace="RGB", outcolorspace="RGB"))
+            else:
+                values = np.asarray(image)
+        return values.reshape(*values.shape[:2], -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What tifffile takes for one array."""
+
+    shape: tuple[int, ...]
+    """Of the array."""
+    dtype: np.dtype[Any]
+    """Of its values, with the byte order of the file."""
+    start_bytes: int | None
+    """Where its values begin, if they lie in the file as they are and in one piece."""
+    pages: list[Segments]
+    """Its pages; none where one is of a kind that is not read here."""
+
+
+def read_first_page(path: Path) -> Segments | None:
+    """Read the tags of the first page of a TIFF; None where it is of a kind that is not read here.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    return _read(path, lambda tiff, size: describe_page(tiff.pages.first, size))
+
+
+def read_first_series(path: Path) -> Series:
+    """Read the tags of what tifffile takes for the first array of a TIFF.
+
+    Raises:
+        InputError: it is damaged.
+    """
+
+    def read(tiff: Any, size: int) -> Series:
+        series = tiff.series[0]
+        pages = [describe_page(page, size) for page in series.pages]
+        whole = [] if None in pages else [page for page in pages if page is not None]
+        return Series(series.shape, series.dtype.newbyteorder(tiff.byteorder), series.dataoffset, whole)
+
+    return _read(path, read)
+
+
+def describe_page(page: Any, size: int) -> Segments | None:
+    """Return the segments of a page of a file of ``size`` bytes; None where it is of a kind that is not read here.
+
+    Raises:
+        ValueError: segments are missing, lie outside of the file, or are impossibly large.
+    """
+    # A frame is a page like its keyframe, but for the places of its segments.
+    tags = page.keyframe
+    if tags.dtype is None or tags.bitspersample not in (8, 16, 32, 64) or tags.imagedepth != 1 or tags.fillorder != 1:
+        return None
+    if tags.compression not in _DECOMPRESSORS and (tags.compression, tags.dtype) != (JPEG, np.uint8):
+        return None
+    if tags.compression in (LZW, PACKBITS, ZSTD) or (tags.compression, tags.photometric) == (JPEG, RGB):
+        try:
+            import imagecodecs  # noqa: F401
+        except ImportError:
+            return None
+    dtype = tags.dtype.newbyteorder(tags.parent.byteorder)
+    if tags.predictor not in (1, 2, 3) or (tags.predictor == 3) != (tags.predictor > 1 and dtype.kind == "f"):
+        return None
+    strip_height = min(tags.rowsperstrip, tags.imagelength)
+    separate = tags.planarconfig == 2 and tags.samplesperpixel > 1
+    segments = Segments(
+        (tags.imagelength, tags.imagewidth, tags.samplesperpixel),
+        (tags.tilelength, tags.tilewidth) if tags.is_tiled else (strip_height, tags.imagewidth),
+        tags.is_tiled,
+        tags.samplesperpixel if separate else 1,
+        dtype,
+        tags.compression,
+        tags.predictor,
+        tags.photometric,
+        tags.jpegtables or b"",
+        tags.tags.valueof(274, 1) != 1,
+        np.array(page.dataoffsets, np.int64),
+        np.array(page.databytecounts, np.int64),
+    )
+    check_segments(segments, size)
+    return cut_strips(segments)
+
+
+def check_directories(descriptor: int) -> None:
+    """Go along the list of pages before tifffile does, which spends minutes on what is none.
+
+    Raises:
+        ValueError: there are too many pages, or too many tags in one.
+        struct.error: the file ends before the list does.
+    """
+    start = os.pread(descriptor, 16, 0)
+    order, big = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
+    count, tag_bytes, place = (order + "Q", 20, order + "Q") if big else (order + "H", 12, order + "I")
+    (position,) = struct.unpack_from(place, start, 8 if big else 4)
+    for _ in range(PAGE_LIMIT):
+        (n_tags,) = struct.unpack(count, os.pread(descriptor, struct.calcsize(count), position))
+        if not 0 < n_tags <= TAG_LIMIT:
+            raise ValueError(f"a page of {n_tags} tags")
+        end = position + struct.calcsize(count) + n_tags * tag_bytes
+        (position,) = struct.unpack(place, os.pread(descriptor, struct.calcsize(place), end))
+        if not position:
+            return
+    raise ValueError(f"more than {PAGE_LIMIT} pages")
+
+
+def check_segments(segments: Segments, size: int) -> None:
+    """Refuse segments that are missing, lie outside of a file of ``size`` bytes, or are far larger than they take.
+
+    Raises:
+        ValueError: they are.
+    """
+    n_segments = segments.n_across * segments.n_down * segments.n_planes
+    if min(*segments.shape, *segments.segment) < 1 or not len(segments.offsets) == len(segments.sizes) == n_segments:
+        raise ValueError(f"{len(segments.offsets)} segments of {segments.segment} px for {segments.shape} px")
+    if segments.sizes.min() < 1 or segments.offsets.min() < 8:
+        raise ValueError(f"{np.count_nonzero(segments.sizes < 1)} of {n_segments} segments are missing")
+    if (segments.offsets + segments.sizes).max() > size:
+        raise ValueError("it is truncated")
+    n_bytes = math.prod(segments.segment_shape(0)) * segments.dtype.itemsize
+    if segments.compression == NONE:
+        if segments.tiled and segments.sizes.min() < n_bytes:
+            raise ValueError(f"segments of {segments.sizes.min()} bytes for {segments.segment} px")
+    elif n_bytes > max(FLAT_LIMIT_BYTES, min(SEGMENT_LIMIT_BYTES, LIMIT_RATIO * int(segments.sizes.min()))):
+        raise ValueError(f"segments of {segments.segment} px are too large for {segments.sizes.min()} bytes")
+
+
+def cut_strips(segments: Segments) -> Segments:
+    """Return uncompressed strips that lie one behind the other as others of a convenient height.
+
+    Else a file of a single strip would be read whole for each window.
+
+    Raises:
+        ValueError: there are fewer bytes than rows.
+    """
+    if segments.compression != NONE or segments.tiled:
+        return segments
+    height, width, _ = segments.shape
+    row_bytes = width * segments.n_samples * segments.dtype.itemsize
+    offsets = segments.offsets.reshape(segments.n_planes, -1)
+    rows = np.minimum(segments.segment[0], height - np.arange(segments.n_down) * segments.segment[0])
+    if (segments.sizes.reshape(segments.n_planes, -1) < rows * row_bytes).any():
+        raise ValueError("strips are shorter than their rows")
+    if (np.diff(offsets) != rows[:-1] * row_bytes).any():
+        return segments
+    n_rows = min(max(1, STRIP_BYTES // row_bytes), height)
+    starts = np.arange(0, height, n_rows)
+    sizes = np.minimum(n_rows, height - starts) * row_bytes
+    return replace(
+        segments,
+        segment=(n_rows, width),
+        offsets=(offsets[:, :1] + starts * row_bytes).reshape(-1),
+        sizes=np.tile(sizes, segments.n_planes),
+    )
+
+
+def decompress(content: bytes, compression: int, n_bytes: int) -> bytes:
+    """Return about ``n_bytes`` of what was compressed, never many more."""
+    return _DECOMPRESSORS[compression](content, n_bytes)
+
+
+def undo_float_differences(content: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return floats that were stored as differences: of all first bytes of a row, then of all second ones."""
+    height, width, samples = shape
+    differences = np.frombuffer(content, np.uint8).reshape(height, dtype.itemsize * width, samples)
+    planes = np.add.accumulate(differences, axis=1, dtype=np.uint8).reshape(height, dtype.itemsize, width, samples)
+    # The highest byte first, whatever the byte order of the file.
+    return np.ascontiguousarray(np.moveaxis(planes, 1, 3)).view(dtype.newbyteorder(">"))[..., 0]
+
+
+def _inflate(content: bytes, n_bytes: int) -> bytes:
+    # One more than is needed, or the checksum at the end is not looked at.
+    return zlib.decompressobj().decompress(content, n_bytes + 1)
+
+
+def _imagecodecs(name: str) -> Callable[[bytes, int], bytes]:
+    def decompress(content: bytes, n_bytes: int) -> bytes:
+        import imagecodecs
+
+        return bytes(getattr(imagecodecs, name)(content, out=n_bytes))
+
+    return decompress
+
+
+_DECOMPRESSORS: dict[int, Callable[[bytes, int], bytes]] = {
+    NONE: lambda content, n_bytes: content,
+    DEFLATE: _inflate,
+    OLD_DEFLATE: _inflate,
+    LZW: _imagecodecs("lzw_decode"),
+    PACKBITS: _imagecodecs("packbits_decode"),
+    ZSTD: _imagecodecs("zstd_decode"),
+}
+
+
+def _read(path: Path, read: Callable[[Any, int], T]) -> T:
+    from tifffile import TiffFile
+
+    try:
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            check_directories(file.fileno())
+            with TiffFile(file, name=path.name) as tiff:
+                return read(tiff, os.fstat(file.fileno()).st_size)
+    except InputError:
+        raise
+    except Exception as error:  # tifffile raises a dozen kinds for a damaged file.
+        raise InputError(f"The TIFF is damaged: path={path} ({shorten(error)}). Copy or save it again.") from error

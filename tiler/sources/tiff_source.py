@@ -1,0 +1,205 @@
+"""TIFF files of any size, read by window: pictures for the encoder, and latents.
+
+A strip or tile is decoded once for all the windows that follow each other, as long as they fit a cache: a row of
+tiles of work reads the same strips again and again.
+"""
+
+import math
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import InputError
+from tiler.fingerprint import fingerprint_file
+from tiler.sources.input_file import open_regular_file, shorten
+from tiler.sources.layout import BYTE_VALUES, LATENT_TYPES, check_type, find_layout
+from tiler.sources.source import Source
+from tiler.sources.strided_source import StoredArray, StridedSource
+from tiler.sources.tiff_segments import JPEG, RGB, YCBCR, Segments, Series, read_first_page, read_first_series
+from tiler.window import Span, Window
+
+CACHE_BYTES = 2**28
+"""What is kept of decoded strips and tiles: those of a row of tiles of 1,024 px, up to 70,000 px wide."""
+GREY = 1
+"""The photometric interpretation of grey, black being 0."""
+WORD_VALUES: NDArray[np.float32] = (np.arange(65536) / 65535).astype(np.float32)
+"""What each uint16 of an image stands for."""
+
+
+class TiffSource:
+    """The samples of one page, or of several that are a channel each.
+
+    Args:
+        path: the file, which stays open as long as the source lives.
+        pages: its pages, alike but for where they lie.
+        cache_bytes: what is kept of decoded segments.
+
+    Raises:
+        InputError: the file is missing.
+    """
+
+    def __init__(self, path: Path, pages: Sequence[Segments], *, cache_bytes: int = CACHE_BYTES) -> None:
+        self.path, self._pages = path, pages
+        self._descriptor = open_regular_file(path)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._cache_bytes, self._held_bytes = cache_bytes, 0
+        self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
+        self._turn = threading.Lock()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, samples = self._pages[0].shape
+        return height, width, samples * len(self._pages)
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that is another one when the file holds something else."""
+        return fingerprint_file(self._descriptor)
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
+        # A signalling NaN is invalid to convert; the engine finds it as well.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.read_samples(window).astype(np.float32)
+
+    def read_samples(self, window: Window) -> NDArray[Any]:
+        """Return the samples of ``window`` as they are stored."""
+        first = self._pages[0]
+        values = np.empty((*window.shape, self.shape[2]), first.dtype.newbyteorder("="))
+        for number, page in enumerate(self._pages):
+            for plane in range(page.n_planes):
+                start = number * page.shape[2] + plane
+                channels = values[:, :, start : start + page.n_samples]
+                for row, column, part in split_window(window, page.segment):
+                    index = (plane * page.n_down + row) * page.n_across + column
+                    samples = self._get(number, index, row)
+                    corner = Window(part.rows - row * page.segment[0], part.columns - column * page.segment[1])
+                    samples = samples[corner.slices]
+                    if samples.shape != (*part.shape, page.n_samples):
+                        raise InputError(f"The TIFF is damaged: path={self.path} (segment {index} is too small).")
+                    channels[(part - window).slices] = samples
+        return values
+
+    def _get(self, number: int, index: int, row: int) -> NDArray[Any]:
+        """Return a decoded segment; one is decoded at a time, so that none is decoded twice."""
+        with self._turn:
+            samples = self._cache.get((number, index))
+            if samples is None:
+                samples = self._decode(number, index, row)
+                self._cache[number, index] = samples
+                self._held_bytes += samples.nbytes
+            self._cache.move_to_end((number, index))
+            while self._held_bytes > self._cache_bytes and len(self._cache) > 1:
+                _, oldest = self._cache.popitem(last=False)
+                self._held_bytes -= oldest.nbytes
+            return samples
+
+    def _decode(self, number: int, index: int, row: int) -> NDArray[Any]:
+        page = self._pages[number]
+        size, content = int(page.sizes[index]), b""
+        while len(content) < size:
+            part = os.pread(self._descriptor, size - len(content), int(page.offsets[index]) + len(content))
+            if not part:
+                raise InputError(
+                    f"The file shrank while it was read: path={self.path}. It must not change during a run. "
+                    "Restore it and run again."
+                )
+            content += part
+        try:
+            return page.decode(content, row)
+        except Exception as error:  # Each codec raises its own.
+            raise InputError(
+                f"The TIFF is damaged: path={self.path} (segment {index}: {shorten(error)}). Copy or save it again."
+            ) from error
+
+
+class TiffImage:
+    """A picture in a TIFF as RGB in [0, 1]: grey is repeated, and what is transparent is shown.
+
+    Args:
+        source: its samples, grey or RGB, of 8 or 16 bits, with or without alpha.
+    """
+
+    def __init__(self, source: TiffSource) -> None:
+        self._source = source
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        height, width, _ = self._source.shape
+        return height, width, 3
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that is another one when the file holds something else."""
+        return self._source.fingerprint
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, 3) float32 values of ``window``, which lies inside the array."""
+        samples = self._source.read_samples(window)
+        samples = samples[:, :, :3] if samples.shape[2] > 2 else samples[:, :, [0, 0, 0]]
+        return (BYTE_VALUES if samples.dtype == np.uint8 else WORD_VALUES).take(samples)
+
+
+def open_tiff_image(path: Path) -> Source | None:
+    """Open the first picture of a TIFF, if it is grey or RGB of 8 or 16 bits and stored the right way up.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    page = read_first_page(path)
+    if page is None or page.turned or page.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        return None
+    colours = {GREY: (1, 2), RGB: (3, 4), YCBCR: (3,) if page.compression == JPEG else ()}
+    if page.shape[2] not in colours.get(page.photometric, ()):
+        return None
+    return TiffImage(TiffSource(path, [page]))
+
+
+def open_tiff_latents(path: Path, channels: int, *, index: int | None = None) -> Source:
+    """Open latents in a TIFF: a page of so many samples a pixel, or so many pages of one, of floats.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds something else.
+    """
+    series = read_first_series(path)
+    name = f"path={path}"
+    check_type(series.dtype, LATENT_TYPES, name=name)
+    if series.start_bytes is not None:
+        return StridedSource(path, lambda descriptor, _: _place(series, descriptor), channels, index=index)
+    find_layout(series.shape, channels, name=name, index=index)
+    pages = series.pages
+    if not pages or pages[0].shape[2] * len(pages) != channels or len({page.shape for page in pages}) > 1:
+        raise InputError(
+            f"No latents that can be read by window: {name}, shape={series.shape}. A page must hold all {channels} "
+            "channels, or one of them, uncompressed or deflated. Save them with numpy.save."
+        )
+    return TiffSource(path, pages)
+
+
+def split_window(window: Window, size: tuple[int, int]) -> Iterator[tuple[int, int, Window]]:
+    """Yield the parts of ``window`` by the segments of (height, width) that it touches: (row, column, part)."""
+    for row, rows in split_span(window.rows, size[0]):
+        for column, columns in split_span(window.columns, size[1]):
+            yield row, column, Window(rows, columns)
+
+
+def split_span(span: Span, size: int) -> Iterator[tuple[int, Span]]:
+    """Yield the parts of ``span`` by the runs of ``size`` that it touches: (number of the run, part)."""
+    for number in range(span.start // size, -(-span.stop // size)):
+        yield number, Span(max(span.start, number * size), min(span.stop, (number + 1) * size))
+
+
+def _place(series: Series, descriptor: int) -> StoredArray:
+    assert series.start_bytes is not None
+    declared = math.prod(series.shape) * series.dtype.itemsize
+    room = min(declared, os.fstat(descriptor).st_size - series.start_bytes)
+    return StoredArray(series.shape, series.dtype, series.start_bytes, room)
