@@ -79,7 +79,7 @@ def test_a_large_image_is_decoded_by_them_and_a_small_one_is_not(run_of_stages, 
     small = Plan(network, 20, 20, 10)
     prepare_model(model, small, source)(latents(20, 20), ((True, True), (True, True)))
     assert not run_of_stages
-    monkeypatch.setattr("tiler.jobs.statistics.FITTED_PX", 100)
+    monkeypatch.setattr("tiler.plan.FITTED_PX", 100)
     prepare_model(model, small, source)(latents(20, 20), ((True, True), (True, True)))
     assert run_of_stages
 

@@ -26,6 +26,10 @@ from tiler.window import Span, Window
 
 RUNTIME_BYTES = 950_000_000
 """What Python and TensorFlow take with all programs traced, measured over long runs."""
+FITTED_BYTES = 100_000_000
+"""What a model takes besides that is made ready for the plan's tiles: its compiler, and weights in another form."""
+FITTED_PX = 4_000_000
+"""Pixels from which on it pays to make a model ready for the plan's tiles, which takes seconds."""
 PASS_CORE = 128
 """Side of the tiles of a pass that gathers statistics, latent px: margins cost little, and any plan gets the same."""
 AXIS_LIMIT = 2**17
@@ -200,6 +204,11 @@ class Plan:
         height, width, _ = self.output_shape
         return height * width * self.network.scale_in**2
 
+    @property
+    def pays_fitting(self) -> bool:
+        """Whether a model is made ready for the tiles; the plan alone says so: it always gives the same pixels."""
+        return self.n_image_px >= FITTED_PX
+
     def tile(self, row: int, column: int) -> Tile:
         """Return the tile at a place in the grid."""
         axes = self.rows[row], self.columns[column]
@@ -252,7 +261,8 @@ class Plan:
         read_bytes = len(rows.read) * len(columns.read) * network.scale_in**2 * network.channels_in * 4
         write_bytes = len(rows.core) * len(columns.core) * network.channels_out * 4
         held = self.workers * (read_bytes + write_bytes)
-        return RUNTIME_BYTES + network.peak_bytes(rows.axis, columns.axis) + held
+        programs = RUNTIME_BYTES + FITTED_BYTES * self.pays_fitting
+        return programs + network.peak_bytes(rows.axis, columns.axis) + held
 
     def summary(self) -> str:
         """Return the plan in words: sizes, tiles, compute, memory."""

@@ -19,8 +19,6 @@ from tiler.model import Ends, FittingModel, GatheringModel, Model, Moments
 from tiler.plan import Plan
 from tiler.sources.source import Source
 
-FITTED_PX = 4_000_000
-"""Pixels from which on it pays to make a model ready for the plan's tiles, which takes seconds."""
 Tell = Callable[[], None]
 """Called after each tile of a pass."""
 
@@ -101,11 +99,8 @@ class PreparedModel:
 
 
 def prepare_model(model: Model, plan: Plan, source: Source, tell: Tell = lambda: None) -> Model:
-    """Return a model that knows the statistics of the whole input, where it needs them, fit for the plan's tiles.
-
-    Which tiles it is made fit for depends on the plan alone, so that a plan always gives the same pixels.
-    """
-    if plan.n_image_px >= FITTED_PX and isinstance(model, FittingModel):
+    """Return a model that knows the statistics of the whole input, where it needs them, fit for the plan's tiles."""
+    if plan.pays_fitting and isinstance(model, FittingModel):
         rows, columns = (max(axis, key=lambda each: len(each.read)) for axis in (plan.rows, plan.columns))
         model = model.fit(rows.axis, columns.axis)
     if not plan.passes:
