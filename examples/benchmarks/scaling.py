@@ -152,6 +152,7 @@ def decode_parts(
     from taesd_core.variants import find_weights
     from tiler.jobs.engine import run_tile
     from tiler.jobs.schedule import run_plan
+    from tiler.jobs.statistics import prepare_model
     from tiler.models import load_model
     from tiler.planning import plan_decode
     from tiler.pyramid import level_shapes
@@ -173,7 +174,8 @@ def decode_parts(
     else:
         sink = TiffSink(path, plan.output_shape, compression=output, file_tile_px=choose_file_tile(plan))
     real = decoder == "real"
-    model = load_model(find_weights(weights, "decoder"), "decoder") if real else RepeatDecoder(network)
+    loaded = load_model(find_weights(weights, "decoder"), "decoder") if real else RepeatDecoder(network)
+    model = prepare_model(loaded, plan, source)
     run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=max(2, len(available_cores())))
     if output != "nothing":
         sink.commit()

@@ -120,6 +120,7 @@ def set_up_output(latents: Path, weights: str, folder: Path, options: dict[str, 
     from taesd_core.variants import find_weights
     from tiler.jobs.engine import run_tile
     from tiler.jobs.schedule import run_plan
+    from tiler.jobs.statistics import prepare_model
     from tiler.models import load_model
     from tiler.planning import plan_decode
     from tiler.sinks.outputs import describe_output
@@ -135,8 +136,9 @@ def set_up_output(latents: Path, weights: str, folder: Path, options: dict[str, 
     channels = load_decoder(weights).network.channels_in
 
     def decode() -> int:
-        source, model = open_latents(latents, channels), load_model(checkpoint, "decoder")
+        source = open_latents(latents, channels)
         plan = plan_decode(source, channels=channels)
+        model = prepare_model(load_model(checkpoint, "decoder"), plan, source)
         sink = NullSink([plan.output_shape[:2]])
         run_plan(plan, lambda tile: run_tile(tile, source, model), sink, workers=max(2, len(available_cores())))
         return 0
