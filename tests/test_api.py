@@ -1,7 +1,9 @@
 """The public calls on real weights, end to end: files in, files out."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from tiler.sources.opening import open_latents
 from tiler.sources.upscale import Upscaled
 
 tifffile = pytest.importorskip("tifffile")
+ROOT = str(Path(__file__).parents[1])
 
 
 def stored_tiles(path):
@@ -109,6 +112,35 @@ def test_a_lazy_image_decodes_only_what_is_touched(latents, monkeypatch, tmp_pat
     part = lazy[130:260, 10:20].compute()
     np.testing.assert_array_equal(part, np.load(tmp_path / "image.npy")[130:260, 10:20])
     assert sorted(touched) == [(1, 0), (2, 0)]
+
+
+LAZILY_ELSEWHERE = """
+import os, sys
+import dask
+import numpy as np
+import tiler
+
+if __name__ == "__main__":
+    os.chdir("folder")
+    latents = tiler.Latents("latents.npy", upscale=2, nonfinite="zero")
+    lazy = tiler.decode_lazily(latents, weights="photo", tile_size_px=128)
+    os.chdir("..")
+    here = lazy.compute(scheduler="sync")
+    there = lazy.compute(scheduler="processes", num_workers=1)
+    assert (here == there).all()
+    np.save("there.npy", there)
+"""
+
+
+def test_a_lazy_image_is_computed_by_other_processes_too(tmp_path, latents):
+    """A number of an open file means another file there."""
+    source = latents(9, 11)
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "folder" / "latents.npy", source)
+    (tmp_path / "script.py").write_text(LAZILY_ELSEWHERE)
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT}, check=True)
+    tiler.decode(tiler.Latents(source, upscale=2), tmp_path / "image.npy", weights="photo", tile_size_px=128)
+    np.testing.assert_array_equal(np.load(tmp_path / "there.npy"), np.load(tmp_path / "image.npy"))
 
 
 @pytest.mark.parametrize("dtype", ["uint16", np.float32])

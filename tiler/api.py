@@ -52,6 +52,7 @@ from tiler.sources.input_file import open_regular_file
 from tiler.sources.latent_range import check_range
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.source import Source
+from tiler.sources.travelling_source import TravellingSource
 from tiler.sources.upscale import Upscaled
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def decode_lazily(
     """Return the decoded image as a dask array, a chunk per tile; nothing is decoded until it is computed.
 
     Args:
-        latents: as for ``decode``; a file is opened when a chunk is computed.
+        latents: as for ``decode``; a file is opened in each process that computes a chunk, by its absolute path.
         weights: as for ``decode``.
         region: as for ``decode``.
         tile_size_px: side of a chunk in px of the image.
@@ -332,11 +333,13 @@ def decode_lazily(
     pixels = check_dtype(dtype)
     name: DType = pixels.name  # type: ignore[assignment]
     latents = Latents.of(latents)
-    checkpoint = find_checkpoint(weights, "decoder", latents)
+    if isinstance(latents.data, str | os.PathLike):
+        latents = replace(latents, data=Path(latents.data).absolute())
+    checkpoint = find_checkpoint(weights, "decoder", latents).absolute()
     network = read_checkpoint(checkpoint, "decoder").network
-    source = latents.open(network, convention=find_convention(weights))
+    # Chunks may be computed in other processes, dask's or those of a cluster.
+    source = TravellingSource(partial(latents.open, network, convention=find_convention(weights)))
     plan = make_plan(source, network, None, tile_size_px, **find_area(latents, network, region))
-
     model = PreparedModel(partial(load_model, checkpoint, "decoder", dtype=name), plan, source)
 
     def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,10 @@ class StridedSource:
             check_type(array.dtype, types, name=name)
         self._layout = find_layout(array.shape, channels, name=name, index=index)
         check_room(array, name)
+
+    def __reduce__(self) -> NoReturn:
+        # The number of a descriptor means another file elsewhere, or none.
+        raise TypeError(f"An open file cannot be sent to another process: path={self.path}. Open it there.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
