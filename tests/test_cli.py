@@ -545,6 +545,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(folder, words):
         ["decode", "x.npy.part", "x.npy", "--overwrite"],
         ["encode", "good.npy", "good.npy", "--overwrite"],
         ["encode", "good.npy", "good.npy", "--overwrite", "--dry-run"],
+        ["preview", "good.npy", "good.png", "--overwrite"],
     ],
     ids=" ".join,
 )
@@ -553,6 +554,9 @@ def test_latents_and_images_are_never_overwritten_by_what_is_made_of_them(folder
     np.save("good.npy", image if words[0] == "encode" else np.load("good.npy"))
     Path("link.npy").symlink_to("good.npy")
     Path("x.npy.part").hardlink_to("good.npy")
+    if words[0] == "preview":
+        Path("good.png").unlink(missing_ok=True)
+        Path("good.png").hardlink_to("good.npy")
     before = Path("good.npy").read_bytes()
     result = run(*words, "--weights", "photo")
     assert (result.exit_code, len(result.stderr.splitlines())) == (3, 1)

@@ -80,6 +80,13 @@ def test_small_latents_are_decoded_as_they_are(latents):
     assert np.abs(picture.astype(int) - whole).max() <= 1
 
 
+@pytest.mark.parametrize("wrap", ["x", "both"])
+def test_what_is_there_to_join_the_ends_is_no_part_of_the_preview(latents, wrap):
+    data = latents(12, 9)
+    found = tiler.preview(tiler.Latents(data, wrap=wrap), weights="photo")
+    np.testing.assert_array_equal(found, tiler.preview(data, weights="photo"))
+
+
 def test_large_latents_look_like_the_reduced_image(tmp_path):
     rows, columns = np.mgrid[:512, :768]
     image = np.dstack([128 + 90 * np.sin(rows / 80), columns / 3, 128 + 90 * np.cos((rows + columns) / 90)])

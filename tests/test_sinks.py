@@ -532,3 +532,14 @@ def test_what_is_no_file_or_another_is_no_reason_to_refuse(tmp_path):
     inputs = {"weights": "photo", "latents": np.zeros(3), "more": tmp_path / "b.npy", "odd": "a\0b", "long": "a" * 999}
     check_apart(tmp_path / "a.npy", inputs)
     check_apart(tmp_path / "c.npy", inputs | {"more": tmp_path / "c.npy"})
+
+
+def test_an_output_that_holds_its_input_is_refused(tmp_path):
+    """Replacing a Zarr would take what lies in it along."""
+    inside = tmp_path / "run.zarr" / "latents"
+    inside.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inside)
+    for path in (inside, tmp_path / "link"):
+        with pytest.raises(InputError, match="take the place of its input"):
+            check_apart(tmp_path / "run.zarr", {"latents": path})
+    check_apart(tmp_path / "other.zarr", {"latents": inside})

@@ -154,15 +154,27 @@ def check_apart(output: Path, inputs: Mapping[str, object]) -> None:
         inputs: by names that people know; what is no path is passed over.
 
     Raises:
-        InputError: one of them is the same file as the output, or as what lies beside it until it is complete.
+        InputError: one of them is the same file as the output, or as what lies beside it until it is complete; or it
+            lies in a folder that is.
     """
     for name, path in inputs.items():
+        if not isinstance(path, str | os.PathLike):
+            continue
         for extra in ("", *BESIDE):
-            if isinstance(path, str | os.PathLike) and _is_same(output.with_name(output.name + extra), Path(path)):
+            place = output.with_name(output.name + extra)
+            if any(_is_same(place, each) for each in _find_above(Path(path))):
                 raise InputError(
                     f"The output would take the place of its input: output={output}, {name}={os.fspath(path)}. "
                     "Name another output."
                 )
+
+
+def _find_above(path: Path) -> list[Path]:
+    """Return a path and the folders that it lies in."""
+    try:
+        return [path, *path.resolve().parents]
+    except (OSError, ValueError):  # no name that there can be
+        return []
 
 
 def _is_same(one: Path, other: Path) -> bool:
