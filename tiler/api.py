@@ -35,7 +35,7 @@ from tiler.models import (
     read_checkpoint,
 )
 from tiler.plan import Plan
-from tiler.planning import find_area, find_begun_tile, make_plan
+from tiler.planning import find_area, make_plan
 from tiler.profile import Profile
 from tiler.region import Region
 from tiler.report import Report, run_and_report
@@ -140,9 +140,7 @@ def decode(
     replaced = Replaced()
     source = latents.open(checkpoint.network, convention=find_convention(weights), replaced=replaced)
     area = find_area(latents, checkpoint.network, region)
-    if tile_size_px is None and resume:
-        tile_size_px = find_begun_tile(file, checkpoint.network)
-    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, **area)
+    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
     planned = file.plan(plan, overwrite=overwrite)
     check_range(source.source if isinstance(source, Upscaled) else source)
     model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype)
@@ -288,9 +286,7 @@ def encode(
     checkpoint = read_checkpoint(path, "encoder")
     replaced, opened = Replaced(), open_image(image)
     source = EdgePadded(treat_nonfinite(opened, nonfinite, replaced), checkpoint.network.scale_in)
-    if tile_size_px is None and resume:
-        tile_size_px = find_begun_tile(file, checkpoint.network)
-    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers)
+    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
     planned = file.plan(plan, overwrite=overwrite)
     model = partial(load_model, path, "encoder", precision)
     inputs: Fields = {
@@ -381,7 +377,8 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
         >>> import tiler
         >>> picture = tiler.preview(latents, weights="taesd_decoder.safetensors")  # doctest: +SKIP
     """
-    latents = Latents.of(latents)
+    # All of the image, and nothing twice: there are no ends to join in it.
+    latents = replace(Latents.of(latents), wrap=None)
     checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
     source = latents.open(network, convention=find_convention(weights))

@@ -46,9 +46,7 @@ def plan_decode(
     latents = Latents.of(latents)
     area = find_area(latents, network, region)
     source = latents.open(network, convention=find_convention(weights))
-    if tile_size_px is None and resume and file is not None:
-        tile_size_px = find_begun_tile(file, network)
-    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, **area)
+    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
     if file is not None:
         file.plan(plan, overwrite=True)
     return plan
@@ -76,9 +74,7 @@ def plan_encode(
     network = find_network(weights, "encoder", channels)
     file = None if latents is None else LatentFile(latents)
     source = EdgePadded(open_image(image), network.scale_in)
-    if tile_size_px is None and resume and file is not None:
-        tile_size_px = find_begun_tile(file, network)
-    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers)
+    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume)
     if file is not None:
         file.plan(plan, overwrite=True)
     return plan
@@ -104,10 +100,13 @@ def make_plan(
     memory_bytes: int | None = None,
     workers: int | None = None,
     *,
+    resume: bool = False,
     region: Window | None = None,
     margins: tuple[int, int] = (0, 0),
 ) -> Plan:
     """Return the plan of an opened source; the tile size is the one given, or what suits memory and file.
+
+    Where that is gone on with which is half done, it is the tile size of that.
 
     Raises:
         OptionError: an option is out of its range.
@@ -117,6 +116,8 @@ def make_plan(
     )
     scale = max(network.scale_in, network.scale_out)
     n_workers = _count_workers(workers)
+    if tile_size_px is None and resume and file is not None:
+        tile_size_px = _find_begun_tile(file, network)
     if tile_size_px is None:
         tile_size_px = choose_tile_px(
             network,
@@ -142,7 +143,7 @@ def _count_workers(workers: int | None) -> int:
     return workers
 
 
-def find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | None:
+def _find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | None:
     """Return the tile of a half-done output, px: by itself it might be another one with less memory free."""
     tile = find_begun(Path(file.path)).get("tile size")
     if not isinstance(tile, str):

@@ -235,9 +235,11 @@ def preview(latents: "Latents", output: Path, weights: str | None, size_px: int,
     import time
 
     from tiler import api
+    from tiler.sinks.sink import check_apart
     from tiler.small_picture import check_picture, save_picture
 
     output = check_picture(output, overwrite=overwrite)
+    check_apart(output, {"latents": latents.data, "weights": weights})
     started = time.monotonic()
     picture = api.preview(latents, weights=weights, size_px=size_px)
     save_picture(picture, output)
