@@ -339,6 +339,8 @@ def test_a_dry_run_that_would_go_on_plans_the_tiles_of_what_is_there(folder, mon
     assert again.exit_code == 0
     assert again.stdout == run(*words, "--weights", "photo", "--dry-run", "--resume", "--tile-size", 24).stdout
     assert again.stdout != run(*words, "--weights", "photo", "--dry-run", "--overwrite").stdout
+    for options in ([], ["--dry-run"]):
+        assert fails(run(*words, "--weights", "photo", *options), 4, "half done", "--resume", "--overwrite")
     assert contents(folder) == before
 
 
@@ -445,6 +447,8 @@ def test_weights_must_be_asked_for(folder, words):
         ["decode", "good.npy", "there.tif", "--weights", "photo", "--dry-run"],
         ["encode", "good.png", "there.npy", "--weights", "photo"],
         ["encode", "good.png", "there.npy", "--weights", "photo", "--dry-run"],
+        ["decode", "good.npy", "there.tif", "--weights", "photo", "--resume"],
+        ["decode", "good.npy", "there.tif", "--weights", "photo", "--resume", "--dry-run"],
         ["demo", "there.tif"],
     ],
     ids=" ".join,

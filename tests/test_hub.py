@@ -143,7 +143,7 @@ def test_weights_are_fetched_and_then_found_offline(hub, run, tmp_path):
     for environment in ({"HF_HUB_OFFLINE": "1"}, {}):
         again = run("weights", "fetch", "taesd", **environment)
         assert (again.returncode, again.stdout) == (0, result.stdout), again.stderr
-    planned = run("decode", "latents.npy", "x.tif", "--weights", "taesd", "--dry-run")
+    planned = run("decode", "latents.npy", "x.tif", "--weights", "taesd", "--latent-space", "vae", "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert len(hub.asked) == n_asked, "what is in the cache needs no network"
 

@@ -18,7 +18,6 @@ from tiler.errors import OptionError, VerificationError
 from tiler.fingerprint import Fields, fingerprint_source
 from tiler.jobs.engine import run_tile
 from tiler.jobs.job import Job
-from tiler.jobs.journal import find_journal
 from tiler.jobs.schedule import Progress
 from tiler.jobs.statistics import PreparedModel, prepare_model
 from tiler.latents import Latents
@@ -35,14 +34,14 @@ from tiler.models import (
     read_checkpoint,
 )
 from tiler.plan import Plan
-from tiler.planning import find_area, make_plan
+from tiler.planning import check_place, find_area, make_plan
 from tiler.profile import Profile
 from tiler.region import Region
 from tiler.report import Report, run_and_report
 from tiler.sinks.compression import DType
 from tiler.sinks.latent_file import LatentFile
 from tiler.sinks.outputs import OutputFile, check_kind, describe_output
-from tiler.sinks.sink import check_apart, check_output
+from tiler.sinks.sink import check_apart
 from tiler.sinks.tile_codec import check_dtype
 from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
@@ -128,7 +127,7 @@ def decode(
         latents, file = _name_for_others(latents, file)
         executor = Cluster(client)
         workers = executor.n_threads
-    _check_output(Path(file.path), overwrite=overwrite, resume=resume)
+    check_place(Path(file.path), overwrite=overwrite, resume=resume)
     check_precision(precision)
     if verify is not None:
         check_samples(verify)
@@ -280,7 +279,7 @@ def encode(
     started = time.monotonic()
     file = LatentFile(latents)
     check_apart(Path(latents), {"image": image, "weights": weights})
-    _check_output(Path(latents), overwrite=overwrite, resume=resume)
+    check_place(Path(latents), overwrite=overwrite, resume=resume)
     check_precision(precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
@@ -424,9 +423,3 @@ def _verify_file(
         )
     finally:
         image.close()
-
-
-def _check_output(path: Path, *, overwrite: bool, resume: bool) -> None:
-    # Early, before anything is read. A journal without a part may be that of the complete output: see there.
-    if not (resume and find_journal(path).exists()):
-        check_output(path, overwrite=overwrite)

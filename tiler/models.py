@@ -44,9 +44,15 @@ def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | Non
         raise InputError(str(error)) from error
 
 
+def find_named(weights: PathLike | None) -> PathLike | None:
+    """Return the weights that were named, or else the variant that the environment names, if it names one."""
+    name = os.environ.get(ENVIRONMENT, "")
+    return name if weights is None and name in VARIANTS else weights
+
+
 def find_convention(weights: PathLike | None) -> tuple[float, float] | None:
     """Return scale and shift of a variant's latents against those of the large autoencoder; None where unknown."""
-    variant = VARIANTS.get(os.environ.get(ENVIRONMENT, "") if weights is None else os.fspath(weights))
+    variant = VARIANTS.get(os.fspath(find_named(weights) or ""))
     return None if variant is None or variant.scale is None else (variant.scale, variant.shift)
 
 

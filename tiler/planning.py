@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from tiler.errors import OptionError
-from tiler.jobs.journal import find_begun
+from tiler.jobs.journal import find_begun, find_journal
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
 from tiler.model import Network
@@ -14,6 +14,7 @@ from tiler.plan import Plan
 from tiler.region import Region, find_window
 from tiler.sinks.latent_file import LatentFile
 from tiler.sinks.outputs import OutputFile, describe_output
+from tiler.sinks.sink import check_output
 from tiler.sources.edges import EdgePadded
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.source import Source
@@ -152,3 +153,15 @@ def _find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | N
     own_px = getattr(file, "file_tile_px", None)
     # Where the file's own tiles are to be others now, let the journal say so.
     return None if own_px and tile_px % own_px else tile_px
+
+
+def check_place(path: Path, *, overwrite: bool, resume: bool) -> None:
+    """Refuse an output that could not be written, early, before anything is read.
+
+    Raises:
+        OutputExistsError: it exists and may not be replaced.
+        InputError: it cannot be there.
+    """
+    # A journal without a part may be that of the complete output: see there.
+    if not (resume and find_journal(path).exists()):
+        check_output(path, overwrite=overwrite)

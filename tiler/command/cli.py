@@ -88,17 +88,17 @@ def decode(
     """
     from tiler import api, planning
     from tiler.command.progress import show_progress
-    from tiler.models import find_checkpoint
+    from tiler.models import find_checkpoint, find_named
     from tiler.profile import Profile
 
     if output.caveat and not quiet:
         click.echo(f"Note: {output.caveat}", err=True)
     if dry_run:
         found = find_checkpoint(weights, "decoder", latents)
-        resume = conduct["resume"]
-        planned = planning.plan_decode(latents, output, weights=found, region=region, resume=resume, **resources)
-        click.echo(planned.summary())
         _check_output(Path(output.path), conduct, latents=latents.data, weights=found)
+        # By its name, which knows the way from VAE space.
+        resources = {**resources, "weights": find_named(weights) or found, "resume": conduct["resume"]}
+        click.echo(planning.plan_decode(latents, output, region=region, **resources).summary())
         return
     seconds = Profile() if profile else None
     with show_progress("Decoding", quiet=quiet) as progress, _connect(scheduler) as client:
@@ -198,8 +198,8 @@ def encode(
 
     if dry_run:
         found = find_checkpoint(weights, "encoder")
-        click.echo(planning.plan_encode(image, latents, weights=found, resume=conduct["resume"], **resources).summary())
         _check_output(latents, conduct, image=image, weights=found)
+        click.echo(planning.plan_encode(image, latents, weights=found, resume=conduct["resume"], **resources).summary())
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
@@ -337,7 +337,16 @@ def _connect(scheduler: str | None) -> AbstractContextManager[Any]:
 
 
 def _check_output(path: Path, conduct: dict[str, bool], **inputs: object) -> None:
-    from tiler.sinks.sink import check_apart, check_output
+    """Refuse what the run would refuse."""
+    from tiler.errors import OutputExistsError
+    from tiler.jobs.journal import find_begun
+    from tiler.planning import check_place
+    from tiler.sinks.sink import check_apart, find_part
 
+    overwrite, resume = conduct["overwrite"], conduct["resume"]
     check_apart(path, inputs)
-    check_output(path, overwrite=conduct["overwrite"] or conduct["resume"])
+    check_place(path, overwrite=overwrite, resume=resume)
+    if find_begun(path) and not overwrite and not resume:
+        raise OutputExistsError(
+            f"The output is half done: path={find_part(path)}. Use --resume to go on, or --overwrite to start over."
+        )
