@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +21,7 @@ import tiler
 from taesd_core.variants import find_weights
 from tiler import api
 from tiler.command.cli import main
-from tiler.errors import TileError
+from tiler.errors import NonFiniteError, TileError
 from tiler.memory import format_bytes
 from tiler.sinks.compression import KINDS, DType
 from tiler.sinks.tiff_sink import Layout
@@ -526,6 +527,8 @@ def test_overwrite_replaces_the_output_but_not_before_the_new_one_is_complete(fo
         "plan good.npy --tile-size 12",
         "plan good.npy --file-tile 40",
         "plan good.npy --memory 0",
+        "plan good.npy --memory inf",
+        "plan good.npy --memory nan",
         "plan good.npy --tile-size large",
         "plan good.npy --upscale -1",
         "demo x.tif --megapixels 0",
@@ -609,6 +612,20 @@ def test_a_real_process_fails_with_one_line(folder):
     result = run_process("decode", "missing.npy", "x.tif", "--weights", "photo")
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr.splitlines() == ["tiler: No such file: path=missing.npy. Check the name."]
+
+
+@pytest.mark.parametrize("given", [["--scheduler", "tcp://a:1"], ["--scheduler=tcp://a:1"]], ids=str)
+def test_how_to_go_on_names_no_cluster_where_that_would_refuse(folder, monkeypatch, given):
+    def decode(*args, **kwargs):
+        error = NonFiniteError("NaN")
+        error.add_note("3 of 9 tiles are finished and kept.")
+        raise error
+
+    monkeypatch.setattr(api, "decode", decode)
+    monkeypatch.setattr("tiler.command.cli._connect", lambda scheduler: nullcontext())
+    result = run("decode", "good.npy", "x.tif", *given, "--weights", "photo")
+    line = "Go on with: tiler decode good.npy x.tif --weights photo --nonfinite zero --resume"
+    assert fails(result, 3, f"3 of 9 tiles are finished and kept. {line}")
 
 
 # ------------------------------------------------------------------------------------------------------- demo

@@ -85,3 +85,21 @@ def test_the_latents_are_gone_when_the_decode_fails(tmp_path, monkeypatch, error
         run_demo(tmp_path / "demo.tif", megapixels=0.01)
     assert seen == ["latents"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("failing", "overwrite", "kept"), [("encode", False, False), ("decode", False, True), ("decode", True, False)]
+)
+def test_finished_tiles_are_told_of_only_where_the_next_demo_goes_on_with_them(
+    tmp_path, monkeypatch, failing, overwrite, kept
+):
+    def stop(*args, **options):
+        error = KeyboardInterrupt()
+        error.add_note("3 of 9 tiles are finished and kept.")
+        raise error
+
+    monkeypatch.setattr(demo, "encode", stop if failing == "encode" else lambda *args, **options: None)
+    monkeypatch.setattr(demo, "decode", stop)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_demo(tmp_path / "demo.tif", megapixels=0.01, overwrite=overwrite)
+    assert bool(caught.value.__notes__) == kept

@@ -3,8 +3,8 @@
 import math
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def run_demo(
     Raises:
         OptionError: ``megapixels`` is not a positive number, or ``output`` no name of a TIFF.
         OutputExistsError: the output exists and ``overwrite`` is false.
-        TileError: a tile failed; no file is left.
+        TileError: a tile failed; of the image, what is finished is kept for the next run.
     """
     output = Path(output)
     if output.suffix.lower() not in (".tif", ".tiff"):
@@ -67,17 +67,27 @@ def run_demo(
     # Beside the output: a temporary folder of the system may be in memory, or smaller.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".tiler-demo-") as folder:
         latents = Path(folder) / "latents.npy"
-        with show("Encoding") as progress:
+        with _nothing_is_kept(), show("Encoding") as progress:
             # An encoder's tiles repeat much work at their margins, and a demo wants to be quick.
             encoded = encode(
                 picture, latents, weights=_WEIGHTS, memory_bytes=2 * default_budget_bytes(), progress=progress
             )
-        with show("Decoding") as progress:
-            # The picture is always the same, so that a demo that was stopped goes on.
+        with _nothing_is_kept() if overwrite else nullcontext(), show("Decoding") as progress:
+            # The picture is always the same, so that a demo that was stopped goes on; unless it is to start over.
             decoded = decode(
                 latents, output, weights=_WEIGHTS, overwrite=overwrite, resume=not overwrite, progress=progress
             )
     return DemoReport(encoded, decoded, measure_psnr(output, picture))
+
+
+@contextmanager
+def _nothing_is_kept() -> Iterator[None]:
+    """Take from an error what it says of finished tiles: the next run starts over."""
+    try:
+        yield
+    except BaseException as error:
+        error.__notes__ = []
+        raise
 
 
 def choose_shape(megapixels: float) -> tuple[int, int]:

@@ -65,7 +65,9 @@ class Group(click.Group):
     def _how_to_go_on(self, remedy: Sequence[str] = ()) -> str:
         """Return the command that goes on with what this one has left."""
         resumes = {"decode", "encode"} & set(self._words) and "--resume" not in self._words
-        words = ["tiler", *self._words, *remedy, *(["--resume"] if resumes else [])]
+        # The remedies are none of a cluster's.
+        words = _leave_out(self._words, "--scheduler") if remedy else self._words
+        words = ["tiler", *words, *remedy, *(["--resume"] if resumes else [])]
         return f"Go on with: {shlex.join(words)}"
 
     def _add_how_to_go_on(self, message: str, error: BaseException) -> str:
@@ -73,6 +75,15 @@ class Group(click.Group):
         # One line of it; but the spaces in a name are the name's.
         message = " ".join([*message.split(), *notes])
         return f"{message} {self._how_to_go_on(getattr(error, 'remedy', ()))}" if notes else message
+
+
+def _leave_out(words: Sequence[str], option: str) -> list[str]:
+    """Return the words of a command line without an option and its value."""
+    return [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if option not in (before, word) and not word.startswith(f"{option}=")
+    ]
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:

@@ -3,6 +3,7 @@
 Options that describe one thing come as a group, and the command gets that thing.
 """
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -45,7 +46,11 @@ def _parse_tile_size(context: click.Context, parameter: click.Parameter, value: 
 
 
 def _parse_memory(context: click.Context, parameter: click.Parameter, value: float | None) -> int | None:
-    return None if value is None else int(value * 2**30)
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of GiB.")
+    return int(value * 2**30)
 
 
 def _group(name: str, make: Callable[..., Any], members: dict[str, Decorator]) -> Decorator:
