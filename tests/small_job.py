@@ -9,12 +9,12 @@ import tifffile
 from conftest import RepeatModel
 
 from taesd_core.network import Network
-from tiler.fingerprint import fingerprint_source
 from tiler.jobs.job import Job, run_job
 from tiler.plan import Plan
 from tiler.sinks.latent_file import LatentFile
 from tiler.sinks.outputs import Npy, Png, Tiff, Zarr
 from tiler.sources.array_source import ArraySource
+from tiler.sources.fingerprint import fingerprint_source
 
 TILE_PX = 64
 KINDS = ["npy", "deflate", "none", "jpeg"]

@@ -17,13 +17,12 @@ from small_job import make_job, read_result, run_whole
 import tiler
 from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
-from tiler.fingerprint import fingerprint_source
 from tiler.jobs import journal as journal_module
 from tiler.jobs.cluster import Cluster
 from tiler.jobs.job import run_job
-from tiler.jobs.journal import find_journal
-from tiler.jobs.journal_file import parse
+from tiler.jobs.journal_file import find_journal, parse
 from tiler.profile import Profile
+from tiler.sources.fingerprint import fingerprint_source
 
 pytest.importorskip("distributed")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiler import fingerprint
-from tiler.fingerprint import fingerprint_array, fingerprint_file, fingerprint_source, spread
+from tiler.sources import fingerprint
 from tiler.sources.array_source import ArraySource
 from tiler.sources.edges import EdgePadded
+from tiler.sources.fingerprint import fingerprint_array, fingerprint_file, fingerprint_source, spread
 from tiler.sources.npy_source import NpySource
 from tiler.sources.opening import open_image, open_latents
 from tiler.sources.upscale import Upscaled

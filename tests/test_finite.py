@@ -7,10 +7,10 @@ import pytest
 
 from taesd_core.network import Network
 from tiler.errors import OptionError
-from tiler.fingerprint import fingerprint_source
 from tiler.plan import Plan
 from tiler.sources import finite
 from tiler.sources.array_source import ArraySource
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import Finite, Replaced, treat_nonfinite
 from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from taesd_core.variants import find_weights
-from tiler.models import load_reference
+from tiler.checks.reference import load_reference
 from tiler.sources.array_source import ArraySource
 
 pytest.importorskip("jax")

@@ -15,11 +15,10 @@ from small_job import KINDS, CountingModel, make_job, read_result, run_whole
 
 from tiler import files
 from tiler.errors import InputError, NonFiniteError, OutputExistsError, TileError
-from tiler.fingerprint import find_difference
+from tiler.fields import find_difference
 from tiler.jobs import journal as journal_module
 from tiler.jobs.job import run_job
-from tiler.jobs.journal import find_journal
-from tiler.jobs.journal_file import JournalReader, make_line, parse
+from tiler.jobs.journal_file import JournalReader, find_journal, make_line, parse
 from tiler.sources.finite import treat_nonfinite
 
 every_kind = pytest.mark.parametrize("kind", KINDS)

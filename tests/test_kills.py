@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from small_job import read_result
 
-from tiler.jobs.journal import find_journal
-from tiler.jobs.journal_file import parse
+from tiler.jobs.journal_file import find_journal, parse
 
 ROOT = Path(__file__).parents[1]
 

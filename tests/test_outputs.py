@@ -80,7 +80,7 @@ def describe(folder, name):
 def pictured():
     """Latents, the plain whole-image model, and what it makes of them."""
     from taesd_core.variants import find_weights
-    from tiler.models import load_reference
+    from tiler.checks.reference import load_reference
 
     random = np.random.default_rng(0)
     coarse = random.normal(size=(HEIGHT // 4 + 1, WIDTH // 4 + 1, 4)).repeat(4, 0).repeat(4, 1)[:HEIGHT, :WIDTH]

@@ -6,8 +6,9 @@ from PIL import Image
 
 import tiler
 from tiler import small_picture
+from tiler.command.preview_file import check_picture, save_picture
 from tiler.errors import InputError, OptionError, OutputExistsError
-from tiler.small_picture import average_down, check_picture, choose_size, save_picture
+from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
 
 RANDOM = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from tiler import memory
 from tiler.errors import RefusedError, TileError
 from tiler.jobs import room
 from tiler.jobs.job import run_job
-from tiler.jobs.journal import find_journal
+from tiler.jobs.journal_file import find_journal
 
 ROOT = Path(__file__).parents[1]
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -12,10 +12,11 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tiler.checks.reference import load_reference
 from tiler.checks.verification import Samples, Verification, check_samples, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.errors import OptionError, VerificationError
-from tiler.fingerprint import Fields, fingerprint_source
+from tiler.fields import Fields
 from tiler.jobs.engine import run_tile
 from tiler.jobs.job import Job
 from tiler.jobs.schedule import Progress
@@ -29,7 +30,6 @@ from tiler.models import (
     find_checkpoint,
     find_convention,
     load_model,
-    load_reference,
     load_same_model,
     read_checkpoint,
 )
@@ -46,6 +46,7 @@ from tiler.sinks.tile_codec import check_dtype
 from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
 from tiler.sources.edges import EdgePadded
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.latent_range import check_range

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 
 from tiler.errors import InputError
-from tiler.fingerprint import Fields
+from tiler.fields import Fields
 from tiler.model import Network
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.latent_space import LatentSpace, to_diffusion_space

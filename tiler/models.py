@@ -5,19 +5,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
-from taesd_core.layers import Layers, convolutions
-from taesd_core.load import load_window_model, quiet_start
+from taesd_core.load import load_window_model
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
-from tiler.checks.window_check import Reference, Statistics, gather_plainly
 from tiler.errors import InputError, OptionError
 from tiler.latents import Latents
 from tiler.model import Model
 from tiler.sinks.compression import DType
-from tiler.sources.source import Source
 
 PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -109,33 +104,6 @@ def load_same_model(
 @lru_cache(maxsize=2)
 def _load_model(path: Path, part: Part, precision: Precision, output: DType, mtime_ns: int, size_bytes: int) -> Model:
     return load_window_model(path, part, output=output, dtype=precision)
-
-
-def load_reference(path: Path, source: Source, margins: tuple[int, int] = (0, 0)) -> Reference:
-    """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table.
-
-    What its group norms must know of all latents is gathered from the source, without its margins, by plain models too.
-    """
-    with quiet_start():
-        from taesd_core.compile import keep_float32
-        from taesd_core.whole_image import build_whole_image_model
-
-    checkpoint = load_checkpoint(path, "decoder")
-    network, tensors = checkpoint.network, checkpoint.tensors
-    keep_float32()
-
-    def build(layers: Layers) -> Reference:
-        # What ends in front of a norm has no use for the norm's own tensors.
-        *fitting, last = tensors[: len(list(convolutions(layers)))]
-        model = build_whole_image_model(layers, (*fitting, last._replace(norm=None)), statistics)
-        # Not model(window): run op by op, Keras keeps every map of the network until the last.
-        return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
-
-    statistics: list[Statistics] = []
-    for each in network.passes:
-        groups = list(convolutions(each.layers))[-1].convolution.norm_groups
-        statistics.append(gather_plainly(source, each, build(each.layers), groups, margins))
-    return build(network.layers)
 
 
 def check_precision(precision: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from tiler.errors import OptionError
-from tiler.jobs.journal import find_begun, find_journal
+from tiler.jobs.journal_file import find_begun, find_journal
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
 from tiler.model import Network

@@ -3,22 +3,15 @@
 What the decoder makes of averaged latents is close to the reduced image, at a tiny part of the work.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler import files
 from tiler.errors import OptionError
-from tiler.sinks.sink import check_output
 from tiler.sources.source import Source
 from tiler.window import Span, Window
 
 PART_ROWS, PART_COLUMNS = 256, 2048
 """What is read of the latents at a time: 8 MB of four channels."""
-PICTURE_KINDS = (".png", ".jpg", ".jpeg", ".webp")
-"""What ``save_picture`` writes."""
 
 
 def choose_size(shape: tuple[int, int, int], size_px: int, scale: int) -> tuple[int, int]:
@@ -85,30 +78,3 @@ def share_out(span: Span, size: int, n_means: int) -> tuple[NDArray[np.float64],
     positions = np.arange(span.start, span.stop)
     covered = np.minimum(edges[1:, None], positions + 1) - np.maximum(edges[:-1, None], positions)
     return np.clip(covered, 0, 1) * (n_means / size), first
-
-
-def check_picture(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """Refuse a picture that could not be written, before any work is done.
-
-    Raises:
-        OptionError: its name has another ending.
-        OutputExistsError: it exists and ``overwrite`` is false.
-        InputError: there is no such folder.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in PICTURE_KINDS:
-        raise OptionError(f"No such kind of preview: path={path}. The name must end in {', '.join(PICTURE_KINDS)}.")
-    check_output(path, overwrite=overwrite)
-    return path
-
-
-def save_picture(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write (height, width, 3) pixels; the final name never exists half-written."""
-    from PIL import Image
-
-    part = path.with_name(f"{path.name}.part{path.suffix}")
-    try:
-        Image.fromarray(pixels).save(part)
-        files.replace(part, path)
-    finally:
-        files.remove(part)

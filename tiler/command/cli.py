@@ -143,8 +143,8 @@ def verify(
     """Compare the image OUTPUT with the LATENTS that it was decoded from.
 
     Its levels are compared with each other, all of them, and some windows are decoded again in a plain way. A pixel
-    of a lossless pyramid that has changed is found wherever it is; without a pyramid only in those windows. The exit
-    code is 7 when something is off.
+    of a lossless pyramid that has changed by 4 of 255 is found wherever it is; without a pyramid only in those windows.
+    The exit code is 7 when something is off.
     """
     from tiler import api
     from tiler.command.progress import show_progress
@@ -235,8 +235,8 @@ def preview(latents: "Latents", output: Path, weights: str | None, size_px: int,
     import time
 
     from tiler import api
+    from tiler.command.preview_file import check_picture, save_picture
     from tiler.sinks.sink import check_apart
-    from tiler.small_picture import check_picture, save_picture
 
     output = check_picture(output, overwrite=overwrite)
     check_apart(output, {"latents": latents.data, "weights": weights})
@@ -339,7 +339,7 @@ def _connect(scheduler: str | None) -> AbstractContextManager[Any]:
 def _check_output(path: Path, conduct: dict[str, bool], **inputs: object) -> None:
     """Refuse what the run would refuse."""
     from tiler.errors import OutputExistsError
-    from tiler.jobs.journal import find_begun
+    from tiler.jobs.journal_file import find_begun
     from tiler.planning import check_place
     from tiler.sinks.sink import check_apart, find_part
 

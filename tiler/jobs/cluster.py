@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tiler.errors import OptionError, RefusedError, TileError
-from tiler.fingerprint import find_version, fingerprint_source
+from tiler.fields import find_version
 from tiler.jobs.far_tasks import FarJob, FarTasks, close_tasks
 from tiler.jobs.schedule import Graph, Progress, Tally, Tree, build_graph, count_leaves
 from tiler.jobs.tasks import Quarter
 from tiler.memory import format_bytes
 from tiler.pyramid import Task, find_children
+from tiler.sources.fingerprint import fingerprint_source
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -14,10 +14,9 @@ from threading import Event, Lock
 from typing import Any
 
 from tiler.errors import TileError
-from tiler.fingerprint import find_version, fingerprint_source
+from tiler.fields import find_version
 from tiler.jobs.engine import Turns, run_tile
-from tiler.jobs.journal import find_journal
-from tiler.jobs.journal_file import JournalReader, read_identity
+from tiler.jobs.journal_file import JournalReader, find_journal, read_identity
 from tiler.jobs.statistics import prepare_model
 from tiler.jobs.tasks import Quarter, SinkTasks
 from tiler.model import Model
@@ -25,6 +24,7 @@ from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.pyramid import Task, halve, level_window
 from tiler.sinks.planned_file import PlannedFile
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 
 

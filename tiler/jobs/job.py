@@ -7,7 +7,7 @@ from threading import Event
 from typing import Protocol
 
 from tiler import files
-from tiler.fingerprint import Fields, find_version
+from tiler.fields import Fields, find_version
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal import Journal
 from tiler.jobs.journal_file import FORMAT

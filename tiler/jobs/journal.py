@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from tiler import files
 from tiler.errors import InputError, OutputExistsError, TileError
-from tiler.fingerprint import Fields, find_difference
-from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, parse
+from tiler.fields import Fields, find_difference
+from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, find_journal
 from tiler.jobs.quarters import Quarters
 from tiler.plan import Plan
 from tiler.pyramid import Task, find_children, find_parent, halve, level_window
@@ -39,7 +39,7 @@ class Journal:
     Args:
         output: the final name.
         plan: the job.
-        fields: what tells it from other jobs; see ``tiler.fingerprint``.
+        fields: what tells it from other jobs; see ``tiler.fields``.
         resume: go on with a half-done job, if there is one.
         overwrite: an existing output may be replaced and, without ``resume``, a half-done job started over.
 
@@ -288,17 +288,3 @@ class Journal:
             files.remove(self._quarters_path)
             files.sync_folder(self.output.parent)
         self._file.remove()
-
-
-def find_begun(output: Path) -> Fields:
-    """Return what job an output is half done of, as far as that can be told without its lock; empty if none."""
-    try:
-        header, _, _, _ = parse(find_journal(output).read_bytes())
-    except OSError:
-        return {}
-    return {} if header is None else header["fields"]
-
-
-def find_journal(output: Path) -> Path:
-    """Return where the journal of an output is."""
-    return output.with_name(output.name + ".part.journal")

@@ -26,7 +26,7 @@ from uuid import uuid4
 
 from tiler import files
 from tiler.errors import OutputExistsError
-from tiler.fingerprint import Fields
+from tiler.fields import Fields
 from tiler.pyramid import Task
 
 FORMAT = 1
@@ -188,3 +188,17 @@ def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Entry], int, int]
             entries.append(json.loads(text))
         end += len(line) + 1
     return header, entries, end, seed
+
+
+def find_begun(output: Path) -> Fields:
+    """Return what job an output is half done of, as far as that can be told without its lock; empty if none."""
+    try:
+        header, _, _, _ = parse(find_journal(output).read_bytes())
+    except OSError:
+        return {}
+    return {} if header is None else header["fields"]
+
+
+def find_journal(output: Path) -> Path:
+    """Return where the journal of an output is."""
+    return output.with_name(output.name + ".part.journal")

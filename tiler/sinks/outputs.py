@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tiler.errors import OptionError
-from tiler.fingerprint import Fields
+from tiler.fields import Fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
 from tiler.sinks import picture_sink, tiff_sink, zarr_sink

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiler.errors import OptionError
-from tiler.fingerprint import Fields
+from tiler.fields import Fields
 from tiler.plan import Plan
 from tiler.sinks.sink import Sink
 

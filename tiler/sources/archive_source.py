@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.fingerprint import fingerprint_file
 from tiler.sources.array_source import ArraySource
+from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, printable, shorten
 from tiler.sources.keys import choose_key
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.fingerprint import fingerprint_array
+from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
 from tiler.window import Window
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import NonFiniteError, OptionError
-from tiler.fingerprint import fingerprint_source
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 from tiler.window import Window
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.fingerprint import fingerprint_array
+from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.input_file import open_regular_file, shorten
 from tiler.sources.layout import BYTE_VALUES
 from tiler.sources.png_file import PngError, PngHeader, check_png

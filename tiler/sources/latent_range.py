@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 
 from tiler.errors import InputWarning, NonFiniteError
-from tiler.fingerprint import spread
+from tiler.sources.fingerprint import spread
 from tiler.sources.source import Source
 from tiler.window import Window
 

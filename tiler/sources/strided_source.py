@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.fingerprint import fingerprint_file
+from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
 from tiler.window import Span, Window

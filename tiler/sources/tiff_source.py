@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.fingerprint import fingerprint_file
+from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, shorten
 from tiler.sources.layout import BYTE_VALUES, LATENT_TYPES, check_type, find_layout
 from tiler.sources.source import Source

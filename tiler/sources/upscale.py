@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import OptionError
-from tiler.fingerprint import fingerprint_source
 from tiler.sources.edges import read_clamped
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 from tiler.window import Span, Window
 

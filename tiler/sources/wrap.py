@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import OptionError
-from tiler.fingerprint import fingerprint_source
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 from tiler.sources.upscale import REACH, check_scale
 from tiler.window import Span, Window

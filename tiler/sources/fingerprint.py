@@ -1,6 +1,6 @@
-"""What tells one job from another, so that a run goes on only with its own half-done output.
+"""What tells one input from another, so that a run goes on only with its own half-done output.
 
-What is covered of the input:
+What is covered:
 
 - a file up to 256 MiB, and every NumPy array: each byte;
 - a larger file: its size, when it was last changed, and 256 pieces of 64 KiB from its start to its end;
@@ -23,9 +23,6 @@ WHOLE_BYTES = 2**28
 """Largest file that is read whole: a second, and the latents of a gigapixel."""
 N_PIECES, PIECE_BYTES = 256, 2**16
 N_WINDOWS, WINDOW_PX = 8, 32
-
-Fields = dict[str, str | int | bool]
-"""What a job consists of, by names that people know."""
 
 
 def fingerprint_source(source: Source) -> str:
@@ -62,26 +59,6 @@ def fingerprint_array(array: NDArray[Any]) -> str:
     return f"{describe_shape(array.shape)} {array.dtype.str}, sha256 {digest(pieces)}"
 
 
-def find_difference(begun: Fields, now: Fields) -> str | None:
-    """Return the first difference between two jobs in words, None where there is none."""
-    for name in [*now, *begun]:
-        before, after = begun.get(name), now.get(name)
-        # Where NaN is an error, none was in what is finished.
-        if before != after and (name, before) != ("nonfinite", "error"):
-            return f"{name}, begun with {_show(before)}, now {_show(after)}"
-    return None
-
-
-def find_version() -> str:
-    """Return the version of this software."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("taesd-tiler")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def describe_shape(shape: tuple[int, ...]) -> str:
     """Return a shape as people write it."""
     return " × ".join(map(str, shape))
@@ -104,7 +81,3 @@ def spread(size: int, n_spans: int, length: int) -> Iterator[Span]:
         for number in range(n_spans):
             start = number * (size - length) // (n_spans - 1)
             yield Span(start, start + length)
-
-
-def _show(value: object) -> str:
-    return "nothing" if value is None else str(value)

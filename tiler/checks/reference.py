@@ -1,0 +1,38 @@
+"""The plain whole-image model that windows are decoded again by."""
+
+from pathlib import Path
+
+import numpy as np
+
+from taesd_core.checkpoint import load_checkpoint
+from taesd_core.layers import Layers, convolutions
+from taesd_core.load import quiet_start
+from tiler.checks.window_check import Reference, Statistics, gather_plainly
+from tiler.sources.source import Source
+
+
+def load_reference(path: Path, source: Source, margins: tuple[int, int] = (0, 0)) -> Reference:
+    """Load the plain whole-image decoder, which shares nothing with the exact model but the layer table.
+
+    What its group norms must know of all latents is gathered from the source, without its margins, by plain models too.
+    """
+    with quiet_start():
+        from taesd_core.compile import keep_float32
+        from taesd_core.whole_image import build_whole_image_model
+
+    checkpoint = load_checkpoint(path, "decoder")
+    network, tensors = checkpoint.network, checkpoint.tensors
+    keep_float32()
+
+    def build(layers: Layers) -> Reference:
+        # What ends in front of a norm has no use for the norm's own tensors.
+        *fitting, last = tensors[: len(list(convolutions(layers)))]
+        model = build_whole_image_model(layers, (*fitting, last._replace(norm=None)), statistics)
+        # Not model(window): run op by op, Keras keeps every map of the network until the last.
+        return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
+
+    statistics: list[Statistics] = []
+    for each in network.passes:
+        groups = list(convolutions(each.layers))[-1].convolution.norm_groups
+        statistics.append(gather_plainly(source, each, build(each.layers), groups, margins))
+    return build(network.layers)
