@@ -1,5 +1,6 @@
 """Rectangles of integers: solve one axis with ``Span``, then take the product as ``Window``."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -87,3 +88,16 @@ class Window:
     def slices(self) -> tuple[slice, slice]:
         """The window as an index of the two leading axes of an array."""
         return self.rows.slice, self.columns.slice
+
+
+def split_window(window: Window, size: tuple[int, int]) -> Iterator[tuple[int, int, Window]]:
+    """Yield the parts of ``window`` by the cells of (height, width) px that it touches: (row, column, part)."""
+    for row, rows in _split_span(window.rows, size[0]):
+        for column, columns in _split_span(window.columns, size[1]):
+            yield row, column, Window(rows, columns)
+
+
+def _split_span(span: Span, size: int) -> Iterator[tuple[int, Span]]:
+    """Yield the parts of ``span`` by the runs of ``size`` that it touches: (number of the run, part)."""
+    for number in range(span.start // size, -(-span.stop // size)):
+        yield number, Span(max(span.start, number * size), min(span.stop, (number + 1) * size))

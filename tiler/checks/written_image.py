@@ -7,7 +7,6 @@ the zarr library reads an OME-Zarr.
 
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from tiler.errors import InputError
 from tiler.sources.input_file import shorten
-from tiler.window import Span, Window
+from tiler.window import Window, split_window
 
 JPEG, WEBP, JPEG_XL = 7, 50001, 50002
 """TIFF's numbers for them."""
@@ -151,7 +150,7 @@ class WrittenTiff:
         """Return a window, put together from the tiles that it touches."""
         pixels = np.empty((*window.shape, self.levels[level][2]), self.dtype)
         n_across = -(-self.levels[level][1] // self.file_tile_px)
-        for row, column, part in split_window(window, self.file_tile_px):
+        for row, column, part in split_window(window, (self.file_tile_px, self.file_tile_px)):
             tile = self._decode(level, row * n_across + column)
             inside = Window(part.rows - row * self.file_tile_px, part.columns - column * self.file_tile_px)
             pixels[(part - window).slices] = tile[inside.slices]
@@ -162,7 +161,7 @@ class WrittenTiff:
         if self._tables is None:
             return pixels
         compressed = np.empty_like(pixels)
-        for _, _, part in split_window(window, self.file_tile_px):
+        for _, _, part in split_window(window, (self.file_tile_px, self.file_tile_px)):
             here = (part - window).slices
             compressed[here] = through_jpeg(pixels[here], self._tables)
         return compressed
@@ -196,18 +195,6 @@ class WrittenTiff:
             raise
         except Exception as error:
             raise DamagedImageError(f"tile {index} cannot be decompressed ({shorten(error)})") from error
-
-
-def split_window(window: Window, size: int) -> Iterator[tuple[int, int, Window]]:
-    """Yield the parts of ``window`` by the tiles of ``size`` × ``size`` that it touches: (row, column, part)."""
-    for row, rows in _split_span(window.rows, size):
-        for column, columns in _split_span(window.columns, size):
-            yield row, column, Window(rows, columns)
-
-
-def _split_span(span: Span, size: int) -> Iterator[tuple[int, Span]]:
-    for number in range(span.start // size, -(-span.stop // size)):
-        yield number, Span(max(span.start, number * size), min(span.stop, (number + 1) * size))
 
 
 def check_lossless(path: Path, description: str) -> None:

@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tiler.sources.layout import BYTE_VALUES, LATENT_TYPES, check_type, find_lay
 from tiler.sources.source import Source
 from tiler.sources.strided_source import StoredArray, StridedSource
 from tiler.sources.tiff_segments import JPEG, RGB, YCBCR, Segments, Series, read_first_page, read_first_series
-from tiler.window import Span, Window
+from tiler.window import Window, split_window
 
 CACHE_BYTES = 2**28
 """What is kept of decoded strips and tiles: those of a row of tiles of 1,024 px, up to 70,000 px wide."""
@@ -183,19 +183,6 @@ def open_tiff_latents(path: Path, channels: int, *, index: int | None = None) ->
             "channels, or one of them, uncompressed or deflated. Save them with numpy.save."
         )
     return TiffSource(path, pages)
-
-
-def split_window(window: Window, size: tuple[int, int]) -> Iterator[tuple[int, int, Window]]:
-    """Yield the parts of ``window`` by the segments of (height, width) that it touches: (row, column, part)."""
-    for row, rows in split_span(window.rows, size[0]):
-        for column, columns in split_span(window.columns, size[1]):
-            yield row, column, Window(rows, columns)
-
-
-def split_span(span: Span, size: int) -> Iterator[tuple[int, Span]]:
-    """Yield the parts of ``span`` by the runs of ``size`` that it touches: (number of the run, part)."""
-    for number in range(span.start // size, -(-span.stop // size)):
-        yield number, Span(max(span.start, number * size), min(span.stop, (number + 1) * size))
 
 
 def _place(series: Series, descriptor: int) -> StoredArray:
