@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -101,6 +103,50 @@ def test_a_window_that_is_not_whole_shards_is_refused(tmp_path):
     sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
     with pytest.raises(OptionError, match="whole shards"):
         sink.write(0, Window(Span(16, 32), Span(0, 32)), np.zeros((16, 32, 3), np.uint8))
+
+
+# -- what is on the disk
+
+
+def test_a_shard_written_while_another_thread_syncs_is_named_on_the_disk_by_the_next_sync(tmp_path, monkeypatch):
+    """Whenever that is: before each file is made or gets its name."""
+    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    shard = sink.part_path / "0" / "c" / "0" / "0" / "0"
+    seen = []
+    real = files.sync_folder
+
+    def sync_folder(folder):
+        seen.append((folder, shard.exists()))
+        real(folder)
+
+    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    for name in ("open_file", "replace"):
+        step = getattr(files, name)
+        monkeypatch.setattr(files, name, lambda *args, step=step, **options: (sink.sync(), step(*args, **options))[1])
+    sink.write(0, Window.whole(32, 32), np.zeros((32, 32, 3), np.uint8))
+    sink.sync()
+    assert (shard.parent, True) in seen
+
+
+def test_no_sync_returns_before_what_another_thread_began_to_sync_is_on_the_disk(tmp_path, monkeypatch):
+    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    sink.write(0, Window.whole(32, 32), np.zeros((32, 32, 3), np.uint8))
+    begun, may_end = Event(), Event()
+
+    def sync_folder(folder):
+        begun.set()
+        assert may_end.wait(20)
+
+    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(sink.sync)
+        assert begun.wait(20)
+        second = threads.submit(sink.sync)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.3)
+        may_end.set()
+        first.result()
+        second.result()
 
 
 # -- folders

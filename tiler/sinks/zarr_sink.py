@@ -72,7 +72,7 @@ class ZarrSink(Sink):
         super().__init__(path, overwrite=overwrite)
         self.file_tile_px, self.dtype = file_tile_px, self._codec.dtype
         self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
-        self._lock = Lock()
+        self._lock, self._syncing = Lock(), Lock()
         self._closed = False
         self._folders: set[Path] = set()
         self._unsynced: set[Path] = set()
@@ -111,6 +111,7 @@ class ZarrSink(Sink):
                 with closing(files.open_file(path, new=True)) as file:
                     self._codec.write(file, pixels[row : row + size, column : column + size])
                     files.sync(file)
+                self._note_name(path.parent)
 
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, whole shards of ``level``.
@@ -135,10 +136,12 @@ class ZarrSink(Sink):
 
     def sync(self) -> None:
         """Wait until the names of all that was written are on the disk, as the shards themselves are."""
-        with self._lock:
-            folders, self._unsynced = self._unsynced, set()
-        for folder in sorted(folders):
-            files.sync_folder(folder)
+        # One at a time: what another thread has taken to sync may not be on the disk yet.
+        with self._syncing:
+            with self._lock:
+                folders, self._unsynced = self._unsynced, set()
+            for folder in sorted(folders):
+                files.sync_folder(folder)
 
     def close(self) -> None:
         """Write no more; ``NAME.part`` stays."""
@@ -186,6 +189,7 @@ class ZarrSink(Sink):
             with closing(files.open_file(folder / "zarr.json", new=True)) as file:
                 files.write_at(file, document, 0)
                 files.sync(file)
+            self._note_name(folder)
 
     def _check_part(self) -> None:
         for level, shape in enumerate(self.levels):
@@ -201,12 +205,16 @@ class ZarrSink(Sink):
         return self.part_path / str(level) / "c" / "0" / str(row // size) / str(column // size)
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder where there is none; its names, and its own, are to be synced."""
+        """Make a folder where there is none; its name is to be synced, also where another process made it."""
         with self._lock:
             if folder not in self._folders:
                 files.make_folder(folder)
                 self._folders.add(folder)
                 self._unsynced.add(folder.parent)
+
+    def _note_name(self, folder: Path) -> None:
+        """Have names in a folder synced: called when they are there, for a sync before that would not do."""
+        with self._lock:
             self._unsynced.add(folder)
 
 
