@@ -1,11 +1,13 @@
 """A job on a cluster of processes gives the file that one process gives, whoever is killed."""
 
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,16 +21,17 @@ from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
 from tiler.fingerprint import fingerprint_source
 from tiler.jobs import journal as journal_module
-from tiler.jobs.cluster import Cluster
+from tiler.jobs.cluster import Cluster, describe_tasks
+from tiler.jobs.far_tasks import open_tasks
 from tiler.jobs.job import run_job
-from tiler.jobs.journal import find_journal
+from tiler.jobs.journal import Journal, find_journal
 from tiler.jobs.journal_file import parse
 from tiler.profile import Profile
 
 pytest.importorskip("distributed")
 
 slow = pytest.mark.slow
-KINDS = ["npy", "deflate", "jpeg"]
+KINDS = ["npy", "deflate", "jpeg", "zarr"]
 HEIGHT, WIDTH = 70, 54
 """Latent px: 9 × 7 tiles, 63 in all, and four levels above them."""
 
@@ -102,7 +105,7 @@ def test_so_many_workers_give_the_same_pixels(tmp_path, n_workers, whole):
     assert read_result(job.output.path) == whole["deflate"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:3], pytest.param("zarr", marks=slow)])
 def test_a_worker_that_is_killed_loses_only_its_tiles(tmp_path, monkeypatch, kind, whole):
     monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
     cluster = SmallCluster(tmp_path, 2)
@@ -134,7 +137,10 @@ def test_a_worker_that_is_killed_loses_only_its_tiles(tmp_path, monkeypatch, kin
     [
         ("deflate", False),
         ("jpeg", True),
-        *(pytest.param(*each, marks=slow) for each in [("npy", True), ("deflate", True), ("jpeg", False)]),
+        *(
+            pytest.param(*each, marks=slow)
+            for each in [("npy", True), ("deflate", True), ("jpeg", False), ("zarr", True)]
+        ),
     ],
 )
 def test_when_the_scheduler_is_killed_the_job_goes_on(tmp_path, client, monkeypatch, kind, on_cluster, whole):
@@ -177,7 +183,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kind", ["deflate", pytest.param("npy", marks=slow), pytest.param("jpeg", marks=slow)])
+@pytest.mark.parametrize("kind", ["deflate", *(pytest.param(each, marks=slow) for each in ("npy", "jpeg", "zarr"))])
 def test_when_the_client_is_killed_the_job_goes_on(tmp_path, cluster, client, kind, whole):
     job = make_far_job(tmp_path, kind)
     words = [sys.executable, "-c", FAR_CLIENT, client.scheduler.address, str(tmp_path), kind]
@@ -230,6 +236,23 @@ def test_a_worker_that_sees_another_input_does_nothing(tmp_path, client):
     with pytest.raises(TileError, match=r"cannot do this job: worker=.*No such file"):
         run_job(replace(job, open_source=partial(open_file, str(tmp_path / "absent"))), None, Cluster(client))
     assert names(tmp_path) == ["latents.npy", "other.npy"]
+
+
+@pytest.mark.parametrize("kind", ["deflate", "zarr"])
+def test_a_worker_that_opens_the_part_of_a_job_begun_meanwhile_does_nothing(tmp_path, monkeypatch, kind):
+    job = make_far_job(tmp_path, kind)
+    journal = Journal(job.output.path, job.plan, job.fields, resume=False, overwrite=False)
+    journal.start(lambda reopen: job.output.open_sink(reopen, "{}"))
+    far = pickle.loads(describe_tasks(job, journal, "run")._content)
+
+    def open_sink(reopen, description):
+        find_journal(job.output.path).write_bytes(b"")  # how another job begins
+        return job.output.open_sink(reopen, description)
+
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://far"))
+    with pytest.raises(TileError, match=r"cannot do this job: .*another or no output is half done"):
+        open_tasks(replace(far, output=replace(far.output, open_sink=open_sink)))
+    journal.suspend()
 
 
 def test_an_input_at_fault_is_named_and_the_output_never_gets_its_name(tmp_path, client):

@@ -5,8 +5,13 @@
     NAME.part/zarr.json             the image, as OME-Zarr 0.5 describes it
     NAME.part/0/zarr.json           level 0: an array with axes c, y, x
     NAME.part/0/c/0/3/5             its shard in row 3, column 5: a tile, written by the task that made it
+    NAME.part/.unfinished-5f0c…/    a folder of each process that writes, for shards that are not whole yet
 
-A shard is on the disk when ``write`` returns, its name when ``sync`` does. What has not been written reads as 0.
+A shard gets its name when all of it is on the disk, before ``write`` returns, and takes the place of one that was there
+in the same moment; its name is on the disk when ``sync`` returns. What has not been written reads as 0.
+
+A task that nobody waits for any more, of a job that was stopped, may come when another job has begun in its place. It
+then finds its folder of the unfinished gone, with the part that this was in, and fails.
 """
 
 import os
@@ -14,6 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,6 +31,8 @@ from tiler.sinks.ome_zarr import write_array, write_group
 from tiler.sinks.sink import Sink, check_output, check_window, find_old
 from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
 from tiler.window import Window
+
+_UNFINISHED = ".unfinished-"
 
 
 class ZarrSink(Sink):
@@ -76,11 +84,14 @@ class ZarrSink(Sink):
         self._closed = False
         self._folders: set[Path] = set()
         self._unsynced: set[Path] = set()
+        self._unfinished = self.part_path / f"{_UNFINISHED}{uuid4().hex}"
         if reopen:
             self._check_part()
+            files.make_folder(self._unfinished)
             return
         try:
             self._make_part(description)
+            files.make_folder(self._unfinished)
         except BaseException:
             with suppress(OSError):
                 self.discard()
@@ -107,11 +118,21 @@ class ZarrSink(Sink):
         for row in range(0, len(window.rows), size):
             for column in range(0, len(window.columns), size):
                 path = self._find_shard(level, window.rows.start + row, window.columns.start + column)
-                self._make_folder(path.parent)
-                with closing(files.open_file(path, new=True)) as file:
-                    self._codec.write(file, pixels[row : row + size, column : column + size])
-                    files.sync(file)
-                self._note_name(path.parent)
+                self._write_shard(path, pixels[row : row + size, column : column + size])
+
+    def _write_shard(self, path: Path, pixels: NDArray[Any]) -> None:
+        unfinished = self._unfinished / uuid4().hex
+        try:
+            with closing(files.open_file(unfinished, new=True)) as file:
+                self._codec.write(file, pixels)
+                files.sync(file)
+            self._make_folder(path.parent)
+            files.replace(unfinished, path)
+        except BaseException:
+            with suppress(OSError):
+                files.remove(unfinished)
+            raise
+        self._note_name(path.parent)
 
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, whole shards of ``level``.
@@ -155,6 +176,8 @@ class ZarrSink(Sink):
         """
         self.sync()
         self.close()
+        for folder in self.part_path.glob(f"{_UNFINISHED}*"):
+            files.remove(folder)
         check_output(self.path, overwrite=self._overwrite)
         # A folder takes no other's place in one step. A kill between the two leaves all there is; see _restore_old.
         old = find_old(self.path)
