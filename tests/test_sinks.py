@@ -376,15 +376,25 @@ def test_processes_write_the_same_file(tmp_path):
 def test_a_part_that_is_another_file_is_not_written_on(tmp_path, case):
     case.open(tmp_path / "a.out", (70, 41, case.n_channels)).close()
     before = content(tmp_path / "a.out.part")
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match=r"has changed: .*Start over with --overwrite and without --resume\."):
         case.open(tmp_path / "a.out", (70, 42, case.n_channels), reopen=True)
     assert content(tmp_path / "a.out.part") == before
     damaged = tmp_path / "a.out.part"
     damaged = damaged / "0" / "zarr.json" if damaged.is_dir() else damaged
     damaged.write_bytes(damaged.read_bytes()[:60])
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match=r"has changed: .*Start over with --overwrite and without --resume\."):
         case.open(tmp_path / "a.out", (70, 41, case.n_channels), reopen=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.out.part"]
+
+
+def test_a_picture_that_was_encoded_before_a_kill_takes_no_more_pixels(tmp_path):
+    PictureSink(tmp_path / "a.png", (16, 16, 3), "png").commit()
+    (tmp_path / "a.png").rename(tmp_path / "a.png.part")
+    sink = PictureSink(tmp_path / "a.png", (16, 16, 3), "png", reopen=True)
+    with pytest.raises(InputError, match=r"is complete: .*Start over with --overwrite and without --resume\."):
+        sink.write(0, Window.whole(16, 16), np.zeros((16, 16, 3), np.uint8))
+    sink.commit()
+    assert not read_picture(tmp_path / "a.png", 0).any()
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,10 @@ class EncodedSink(NpySink):
             InputError: another level, a window that leaves the image, or pixels of another shape or type.
         """
         if self._encoded:
-            raise InputError(f"The half-done output is complete: path={self.part_path}. Start over with --overwrite.")
+            raise InputError(
+                f"The half-done output is complete: path={self.part_path}. "
+                "Start over with --overwrite and without --resume."
+            )
         super().write(level, window, pixels)
 
     def commit(self) -> None:
