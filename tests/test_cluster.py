@@ -21,6 +21,7 @@ from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
 from tiler.fingerprint import fingerprint_source
 from tiler.jobs import journal as journal_module
+from tiler.jobs import room
 from tiler.jobs.cluster import Cluster, describe_tasks
 from tiler.jobs.far_tasks import open_tasks
 from tiler.jobs.job import run_job
@@ -273,6 +274,17 @@ def test_what_cannot_run_on_a_cluster_is_refused(tmp_path, client):
     with pytest.raises(RefusedError, match=r"needed=.* in each worker as predicted, limit=1 MB"):
         run_job(make_far_job(tmp_path, "deflate"), None, executor)
     assert names(tmp_path) == ["latents.npy"]
+
+
+def test_a_file_that_the_client_has_no_memory_to_complete_is_refused_before_any_work(tmp_path, client, monkeypatch):
+    job = make_far_job(tmp_path, "png")
+    job = replace(job, output=replace(job.output, commit_bytes=10**9))
+    monkeypatch.setattr(room, "find_memory", lambda: 10**9 - 1)
+    with pytest.raises(RefusedError, match=r"needed=1 GB as predicted in the client.*available=1 GB.*--force"):
+        run_job(job, None, Cluster(client))
+    assert names(tmp_path) == ["latents.npy"]
+    monkeypatch.setattr(room, "find_memory", lambda: 10**9)
+    run_job(job, None, Cluster(client))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):

@@ -53,4 +53,6 @@ class LatentFile:
             check_png_shape(shape)
         # Of a PNG no more: it lies beside the array for a moment, a byte a value each.
         most_bytes = count_bytes(shape, np.float32) + 1000
-        return PlannedFile(path, overwrite, open_sink, most_bytes, 1, {"kind": kind})
+        # A PNG is encoded in memory, where all of the array is read to.
+        commit_bytes = count_bytes(shape, np.uint8) if kind == ".png" else 0
+        return PlannedFile(path, overwrite, open_sink, most_bytes, 1, {"kind": kind}, commit_bytes)
