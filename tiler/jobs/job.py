@@ -153,5 +153,6 @@ def _count_missing(job: Job, journal: Journal) -> int:
     if not journal.resumed:
         return missing
     # What is finished is smaller than the worst case, so the space it takes says nothing of what is left to do.
-    n_tiles = job.plan.n_tiles
-    return min(missing, job.output.most_bytes * (n_tiles - journal.n_finished) // n_tiles)
+    n_tiles, encoded_bytes = job.plan.n_tiles, job.output.encoded_bytes
+    tiles_bytes = (job.output.most_bytes - encoded_bytes) * (n_tiles - journal.n_finished) // n_tiles
+    return min(missing, tiles_bytes + encoded_bytes)

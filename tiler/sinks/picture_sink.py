@@ -149,14 +149,6 @@ def check_picture(
         )
 
 
-def count_most_bytes(shape: tuple[int, int, int], dtype: DTypeLike) -> int:
-    """Return how much array and picture take together, at most."""
-    height, width, channels = shape
-    n_bytes = height * width * channels * np.dtype(dtype).itemsize
-    # Noise that cannot be compressed: a byte a row, and what zlib adds; a JPEG of quality 100 takes less.
-    return 2 * n_bytes + height + n_bytes // 1000 + 20_000
-
-
 def _write_xmp(description: str) -> bytes:
     """Return metadata in which many programs look for a description."""
     return (

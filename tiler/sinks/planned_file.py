@@ -32,6 +32,8 @@ class PlannedFile:
     """Its options, by names that people know."""
     commit_bytes: int = 0
     """Memory that it takes to complete it."""
+    encoded_bytes: int = 0
+    """Of ``most_bytes``, what is written only when all tiles are there."""
 
 
 def choose_step(size_px: int, file_tile_px: int | None) -> int:
