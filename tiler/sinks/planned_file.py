@@ -54,7 +54,7 @@ def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
         file_tile_px = math.gcd(plan.tile_px, most)
     if file_tile_px < 1 or plan.tile_px % file_tile_px or file_tile_px % 16:
         raise OptionError(
-            f"Tiles do not consist of whole TIFF tiles: tile={plan.tile_px} px, TIFF tile={file_tile_px} px. The TIFF "
+            f"Tiles do not consist of whole file tiles: tile={plan.tile_px} px, file tile={file_tile_px} px. The file "
             "tile must be a multiple of 16 px and divide the tile. Change --tile-size or --file-tile."
         )
     return file_tile_px
