@@ -14,6 +14,7 @@ from tiler import files
 from tiler.errors import OptionError
 from tiler.sinks.encoded_sink import Appended, EncodedSink
 from tiler.sinks.png_writer import write_png
+from tiler.sinks.sink import check_rgb
 from tiler.sinks.srgb_profile import srgb_profile
 from tiler.sinks.tile_codec import check_dtype
 
@@ -129,9 +130,8 @@ def check_picture(
     if format_ not in get_args(PictureFormat):
         raise OptionError(f"No such format: format={format_}. Use {', '.join(get_args(PictureFormat))}.")
     limits = LIMITS[format_]
-    height, width, channels = shape
-    if min(shape) < 1 or channels != 3:
-        raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
+    check_rgb(shape)
+    height, width, _ = shape
     if not 1 <= quality <= 100:
         raise OptionError(f"No such quality: quality={quality}. Use 1 to 100.")
     instead = path.with_suffix(".tif").name

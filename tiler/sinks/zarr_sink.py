@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
-from tiler.errors import InputError, OptionError, TileError
+from tiler.errors import InputError, TileError
 from tiler.pyramid import level_shapes
 from tiler.sinks.ome_zarr import write_array, write_group
-from tiler.sinks.sink import Sink, check_output, check_window, find_old
+from tiler.sinks.sink import Sink, check_output, check_rgb, check_whole, cut, find_old
 from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
 from tiler.window import Window
 
@@ -71,15 +71,13 @@ class ZarrSink(Sink):
         description: str | None = None,
         reopen: bool = False,
     ) -> None:
-        height, width, channels = shape
-        if min(shape) < 1 or channels != 3:
-            raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
-        self._codec = ShardCodec(compression, shard_px, file_tile_px, channels, dtype)
+        check_rgb(shape)
+        self._codec = ShardCodec(compression, shard_px, file_tile_px, shape[2], dtype)
         if not reopen:
             _restore_old(Path(path))
         super().__init__(path, overwrite=overwrite)
         self.file_tile_px, self.dtype = file_tile_px, self._codec.dtype
-        self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
+        self.levels = level_shapes(*shape[:2], file_tile_px) if pyramid else [shape[:2]]
         self._lock, self._syncing = Lock(), Lock()
         self._closed = False
         self._folders: set[Path] = set()
@@ -106,19 +104,9 @@ class ZarrSink(Sink):
         """
         if self._closed:
             raise ValueError("The sink is closed.")
-        if not 0 <= level < len(self.levels):
-            raise InputError(f"No such level: level={level}. Use 0 to {len(self.levels) - 1}.")
-        check_window(window, (*self.levels[level], 3), self.dtype, pixels)
-        size = self._codec.shard_px
-        for span, edge in zip((window.rows, window.columns), self.levels[level], strict=True):
-            if span.start % size or (span.stop % size and span.stop != edge):
-                raise OptionError(
-                    f"Window does not fill whole shards: level={level}, window=({window}), shard={size} px."
-                )
-        for row in range(0, len(window.rows), size):
-            for column in range(0, len(window.columns), size):
-                path = self._find_shard(level, window.rows.start + row, window.columns.start + column)
-                self._write_shard(path, pixels[row : row + size, column : column + size])
+        check_whole(self, level, window, pixels, "shard", self._codec.shard_px)
+        for row, column, part in cut(window, pixels, self._codec.shard_px):
+            self._write_shard(self._find_shard(level, row, column), part)
 
     def _write_shard(self, path: Path, pixels: NDArray[Any]) -> None:
         unfinished = self._unfinished / uuid4().hex
@@ -140,19 +128,16 @@ class ZarrSink(Sink):
         Raises:
             TileError: a shard is absent or damaged.
         """
-        size = self._codec.shard_px
         pixels = np.empty((*window.shape, 3), self.dtype)
-        for row in range(0, len(window.rows), size):
-            for column in range(0, len(window.columns), size):
-                part = pixels[row : row + size, column : column + size]
-                path = self._find_shard(level, window.rows.start + row, window.columns.start + column)
-                try:
-                    part[:] = self._codec.read(path.read_bytes())[: part.shape[0], : part.shape[1]]
-                except (FileNotFoundError, ValueError) as error:
-                    raise TileError(
-                        f"The half-done output is damaged: path={path} ({error}). "
-                        "Start over with --overwrite and without --resume."
-                    ) from error
+        for row, column, part in cut(window, pixels, self._codec.shard_px):
+            path = self._find_shard(level, row, column)
+            try:
+                part[:] = self._codec.read(path.read_bytes())[: part.shape[0], : part.shape[1]]
+            except (FileNotFoundError, ValueError) as error:
+                raise TileError(
+                    f"The half-done output is damaged: path={path} ({error}). "
+                    "Start over with --overwrite and without --resume."
+                ) from error
         return pixels
 
     def sync(self) -> None:
