@@ -243,12 +243,12 @@ def test_a_worker_that_sees_another_input_does_nothing(tmp_path, client):
 def test_a_worker_that_opens_the_part_of_a_job_begun_meanwhile_does_nothing(tmp_path, monkeypatch, kind):
     job = make_far_job(tmp_path, kind)
     journal = Journal(job.output.path, job.plan, job.fields, resume=False, overwrite=False)
-    journal.start(lambda reopen: job.output.open_sink(reopen, "{}"))
+    journal.start(lambda reopen: job.output.open_sink(reopen=reopen, description="{}"))
     far = pickle.loads(describe_tasks(job, journal, "run")._content)
 
     def open_sink(reopen, description):
         find_journal(job.output.path).write_bytes(b"")  # how another job begins
-        return job.output.open_sink(reopen, description)
+        return job.output.open_sink(reopen=reopen, description=description)
 
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://far"))
     with pytest.raises(TileError, match=r"cannot do this job: .*another or no output is half done"):

@@ -125,7 +125,7 @@ def read(name):
 SIDE = 2048
 LatentPngSink("warm.png", (8, 8, 4)).commit()
 file = LatentFile("a.png").plan(Plan(Network.encoder(4), SIDE, SIDE, 64), overwrite=False)
-sink = file.open_sink(False, "")
+sink = file.open_sink(reopen=False, description="")
 noise = np.random.default_rng(0).normal(size=(64, SIDE, 4)).astype(np.float32)
 for row in range(0, SIDE, 64):
     sink.write(0, Window(Span(row, row + 64), Span(0, SIDE)), noise)

@@ -118,7 +118,7 @@ def open_tasks(job: FarJob) -> SinkTasks:
     try:
         source = job.open_source()
         # What is kept in the file of how it was made is there already.
-        sink = job.output.open_sink(True, "")
+        sink = job.output.open_sink(reopen=True, description="")
         sink.share()
         with profile.measure("load"):
             model = Turns(prepare_model(job.load_model(), job.plan, source), Event(), profile)

@@ -133,7 +133,7 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
             if not job.force:
                 check_disk(output.path.parent, _count_missing(job, journal))
                 executor.check(job)
-            sink = journal.start(lambda reopen: output.open_sink(reopen, job.description))
+            sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
             # Fewer than there were lines, where quarters are missing.
             n_resumed = journal.n_finished
             executor.run(job, journal, sink, progress)

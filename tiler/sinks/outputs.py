@@ -55,7 +55,7 @@ class Npy:
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, _: open_sink(reopen=reopen),
+            lambda reopen, description: open_sink(reopen=reopen),
             count_bytes(shape, self.dtype) + 1000,
             1,
             {"kind": ".npy", "dtype": self.dtype},
@@ -129,7 +129,7 @@ class Tiff:
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, description: open_sink(reopen=reopen, description=description),
+            open_sink,
             tiff_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
             len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
             said | {"TIFF tile": f"{file_tile_px} px", "pyramid": self.pyramid},
@@ -191,7 +191,7 @@ class Zarr:
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, description: open_sink(reopen=reopen, description=description),
+            open_sink,
             zarr_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
             len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
             said | {"chunk": f"{file_tile_px} px", "pyramid": self.pyramid},
@@ -245,7 +245,7 @@ class _Picture:
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, description: open_sink(reopen=reopen, description=description),
+            open_sink,
             count_bytes(shape, self.dtype) + 1000 + encoded_bytes,
             1,
             said,

@@ -1,9 +1,9 @@
 """A file to be made of a plan: how it is opened, how large it gets, what tells it from others."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tiler.errors import OptionError
 from tiler.fingerprint import Fields
@@ -14,6 +14,13 @@ LARGE_PX = 800_000
 """From here on a file gets larger tiles: libvips refuses more than about 2.6 million in a level."""
 
 
+class OpenSink(Protocol):
+    """Opens the sink of a file."""
+
+    def __call__(self, *, reopen: bool, description: str) -> Sink:
+        """Return it anew, or on what an earlier run has left; the description is JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
     """A file to be made of a plan."""
@@ -22,8 +29,8 @@ class PlannedFile:
     """Its final name."""
     overwrite: bool
     """Whether an existing file of that name may be replaced."""
-    open_sink: Callable[[bool, str], Sink]
-    """``open_sink(reopen, description)``: anew, or what an earlier run has left; the description is JSON."""
+    open_sink: OpenSink
+    """Opens its sink."""
     most_bytes: int
     """How large the file can get, at most."""
     n_levels: int
