@@ -188,7 +188,7 @@ def test_a_failed_run_keeps_the_old_output(tmp_path, latents):
 @pytest.mark.parametrize(
     ("of_latents", "of_output", "options", "message"),
     [
-        ({}, {"file_tile_px": 512}, {"tile_size_px": 1000}, "tile=1000 px, TIFF tile=512 px"),
+        ({}, {"file_tile_px": 512}, {"tile_size_px": 1000}, "tile=1000 px, file tile=512 px"),
         ({}, {}, {"tile_size_px": 1001}, "multiple of 8 px"),
         ({}, {}, {"tile_size_px": 0}, "multiple of 8 px"),
         ({}, {}, {"workers": 0}, "workers=0"),

@@ -1,11 +1,13 @@
 """A job on a cluster of processes gives the file that one process gives, whoever is killed."""
 
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +20,11 @@ import tiler
 from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
 from tiler.jobs import journal as journal_module
-from tiler.jobs.cluster import Cluster
+from tiler.jobs import room
+from tiler.jobs.cluster import Cluster, describe_tasks
+from tiler.jobs.far_tasks import open_tasks
 from tiler.jobs.job import run_job
+from tiler.jobs.journal import Journal
 from tiler.jobs.journal_file import find_journal, parse
 from tiler.profile import Profile
 from tiler.sources.fingerprint import fingerprint_source
@@ -27,7 +32,7 @@ from tiler.sources.fingerprint import fingerprint_source
 pytest.importorskip("distributed")
 
 slow = pytest.mark.slow
-KINDS = ["npy", "deflate", "jpeg"]
+KINDS = ["npy", "deflate", "jpeg", "zarr"]
 HEIGHT, WIDTH = 70, 54
 """Latent px: 9 × 7 tiles, 63 in all, and four levels above them."""
 
@@ -101,7 +106,7 @@ def test_so_many_workers_give_the_same_pixels(tmp_path, n_workers, whole):
     assert read_result(job.output.path) == whole["deflate"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:3], pytest.param("zarr", marks=slow)])
 def test_a_worker_that_is_killed_loses_only_its_tiles(tmp_path, monkeypatch, kind, whole):
     monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
     cluster = SmallCluster(tmp_path, 2)
@@ -133,7 +138,10 @@ def test_a_worker_that_is_killed_loses_only_its_tiles(tmp_path, monkeypatch, kin
     [
         ("deflate", False),
         ("jpeg", True),
-        *(pytest.param(*each, marks=slow) for each in [("npy", True), ("deflate", True), ("jpeg", False)]),
+        *(
+            pytest.param(*each, marks=slow)
+            for each in [("npy", True), ("deflate", True), ("jpeg", False), ("zarr", True)]
+        ),
     ],
 )
 def test_when_the_scheduler_is_killed_the_job_goes_on(tmp_path, client, monkeypatch, kind, on_cluster, whole):
@@ -176,7 +184,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kind", ["deflate", pytest.param("npy", marks=slow), pytest.param("jpeg", marks=slow)])
+@pytest.mark.parametrize("kind", ["deflate", *(pytest.param(each, marks=slow) for each in ("npy", "jpeg", "zarr"))])
 def test_when_the_client_is_killed_the_job_goes_on(tmp_path, cluster, client, kind, whole):
     job = make_far_job(tmp_path, kind)
     words = [sys.executable, "-c", FAR_CLIENT, client.scheduler.address, str(tmp_path), kind]
@@ -231,6 +239,23 @@ def test_a_worker_that_sees_another_input_does_nothing(tmp_path, client):
     assert names(tmp_path) == ["latents.npy", "other.npy"]
 
 
+@pytest.mark.parametrize("kind", ["deflate", "zarr"])
+def test_a_worker_that_opens_the_part_of_a_job_begun_meanwhile_does_nothing(tmp_path, monkeypatch, kind):
+    job = make_far_job(tmp_path, kind)
+    journal = Journal(job.output.path, job.plan, job.fields, resume=False, overwrite=False)
+    journal.start(lambda reopen: job.output.open_sink(reopen=reopen, description="{}"))
+    far = pickle.loads(describe_tasks(job, journal, "run")._content)
+
+    def open_sink(reopen, description):
+        find_journal(job.output.path).write_bytes(b"")  # how another job begins
+        return job.output.open_sink(reopen=reopen, description=description)
+
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://far"))
+    with pytest.raises(TileError, match=r"cannot do this job: .*another or no output is half done"):
+        open_tasks(replace(far, output=replace(far.output, open_sink=open_sink)))
+    journal.suspend()
+
+
 def test_an_input_at_fault_is_named_and_the_output_never_gets_its_name(tmp_path, client):
     job = make_far_job(tmp_path, "deflate")
     values = np.load(tmp_path / "latents.npy")
@@ -249,6 +274,17 @@ def test_what_cannot_run_on_a_cluster_is_refused(tmp_path, client):
     with pytest.raises(RefusedError, match=r"needed=.* in each worker as predicted, limit=1 MB"):
         run_job(make_far_job(tmp_path, "deflate"), None, executor)
     assert names(tmp_path) == ["latents.npy"]
+
+
+def test_a_file_that_the_client_has_no_memory_to_complete_is_refused_before_any_work(tmp_path, client, monkeypatch):
+    job = make_far_job(tmp_path, "png")
+    job = replace(job, output=replace(job.output, commit_bytes=10**9))
+    monkeypatch.setattr(room, "find_memory", lambda: 10**9 - 1)
+    with pytest.raises(RefusedError, match=r"needed=1 GB as predicted in the client.*available=1 GB.*--force"):
+        run_job(job, None, Cluster(client))
+    assert names(tmp_path) == ["latents.npy"]
+    monkeypatch.setattr(room, "find_memory", lambda: 10**9)
+    run_job(job, None, Cluster(client))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):

@@ -27,7 +27,6 @@ CHANGES = ("open", "pwrite", "fsync", "ftruncate", "posix_fallocate", "replace",
 NEVER_CALLED = {
     *((call, kind) for kind in ("npy", "deflate", "jpeg", "png", "latents") for call in ("mkdir", "rmdir")),
     *(("posix_fallocate", kind) for kind in ("deflate", "jpeg", "zarr")),
-    ("rmdir", "zarr"),  # but where a folder is replaced
 }
 SIDE = 16
 """Latent px: four tiles, and two levels above them."""

@@ -85,6 +85,7 @@ CASES = {
     "deflate": ("image.tif", OPTIONS),
     "none": ("image.tif", [*OPTIONS, "--compression", "none"]),
     "jpeg": ("image.tif", [*OPTIONS, "--compression", "jpeg"]),
+    "zarr": ("image.zarr", OPTIONS),
 }
 
 

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,6 +107,43 @@ def test_a_part_that_changed_is_refused(tmp_path, kind):
         file.write(b"more")
     with pytest.raises(InputError, match="half-done output has changed"):
         open_sink(True)
+
+
+MEASURE = """
+import re, sys
+import numpy as np
+from pathlib import Path
+from taesd_core.network import Network
+from tiler.plan import Plan
+from tiler.sinks.latent_file import LatentFile
+from tiler.sinks.latent_sinks import LatentPngSink
+from tiler.window import Span, Window
+
+def read(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+SIDE = 2048
+LatentPngSink("warm.png", (8, 8, 4)).commit()
+file = LatentFile("a.png").plan(Plan(Network.encoder(4), SIDE, SIDE, 64), overwrite=False)
+sink = file.open_sink(reopen=False, description="")
+noise = np.random.default_rng(0).normal(size=(64, SIDE, 4)).astype(np.float32)
+for row in range(0, SIDE, 64):
+    sink.write(0, Window(Span(row, row + 64), Span(0, SIDE)), noise)
+Path("/proc/self/clear_refs").write_text("5")
+before = read("VmRSS")
+sink.commit()
+print(read("VmHWM") - before, file.commit_bytes)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
+def test_completing_a_png_takes_the_predicted_memory(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-c", MEASURE]
+    result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    peak_bytes, predicted_bytes = map(int, result.stdout.split())
+    assert 0.8 * predicted_bytes < peak_bytes < predicted_bytes + 3e6
 
 
 def test_what_does_not_fit_a_png_is_refused(tmp_path, monkeypatch):

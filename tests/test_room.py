@@ -1,6 +1,7 @@
 """Too little disk or memory is found before any work, with both numbers, and --force goes ahead."""
 
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ from tiler.errors import RefusedError, TileError
 from tiler.jobs import room
 from tiler.jobs.job import run_job
 from tiler.jobs.journal_file import find_journal
+from tiler.sinks.encoded_sink import EncodedSink
 
 ROOT = Path(__file__).parents[1]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -75,6 +77,29 @@ def test_what_is_finished_needs_no_space_again(tmp_path, monkeypatch, kind):
         assert find_journal(job.output.path).exists()
     set_free(monkeypatch, needed)
     assert run_job(job).n_resumed == 9
+
+
+@pytest.mark.parametrize("n_left", [0, 1])
+@pytest.mark.parametrize("kind", ["png", "latents"])
+def test_what_is_encoded_at_the_end_needs_space_however_few_tiles_are_left(tmp_path, monkeypatch, kind, n_left):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncodedSink, "_make_encoded", fail)
+        n_tiles = make_job(tmp_path, kind).plan.n_tiles
+        model = CountingModel(lambda number: number < n_tiles - n_left or fail())
+        with pytest.raises((OSError, TileError)) as caught:
+            run_job(make_job(tmp_path, kind, model))
+    assert caught.value.__notes__ == [f"{n_tiles - n_left} of {n_tiles} tiles are finished and kept."]
+    job = make_job(tmp_path, kind, resume=True)
+    # The array has all of its space from the start, and the encoded file has as many bytes.
+    array_bytes = job.output.path.with_name(job.output.path.name + ".part").stat().st_size
+    set_free(monkeypatch, array_bytes - 1)
+    with pytest.raises(RefusedError):
+        run_job(job)
+    set_free(monkeypatch, int(1.1 * array_bytes) + 21_000)
+    assert run_job(job).n_resumed == n_tiles - n_left
 
 
 @every_kind

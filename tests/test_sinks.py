@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 from tiler.errors import InputError, OutputExistsError, TileError
 from tiler.sinks.compression import KINDS
-from tiler.sinks.latent_sinks import SafetensorsSink
+from tiler.sinks.encoded_sink import count_encoded_bytes
+from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink
 from tiler.sinks.npy_sink import NpySink
 from tiler.sinks.picture_sink import PictureSink
 from tiler.sinks.sink import check_apart, check_output
@@ -376,15 +377,25 @@ def test_processes_write_the_same_file(tmp_path):
 def test_a_part_that_is_another_file_is_not_written_on(tmp_path, case):
     case.open(tmp_path / "a.out", (70, 41, case.n_channels)).close()
     before = content(tmp_path / "a.out.part")
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match=r"has changed: .*Start over with --overwrite and without --resume\."):
         case.open(tmp_path / "a.out", (70, 42, case.n_channels), reopen=True)
     assert content(tmp_path / "a.out.part") == before
     damaged = tmp_path / "a.out.part"
     damaged = damaged / "0" / "zarr.json" if damaged.is_dir() else damaged
     damaged.write_bytes(damaged.read_bytes()[:60])
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match=r"has changed: .*Start over with --overwrite and without --resume\."):
         case.open(tmp_path / "a.out", (70, 41, case.n_channels), reopen=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.out.part"]
+
+
+def test_a_picture_that_was_encoded_before_a_kill_takes_no_more_pixels(tmp_path):
+    PictureSink(tmp_path / "a.png", (16, 16, 3), "png").commit()
+    (tmp_path / "a.png").rename(tmp_path / "a.png.part")
+    sink = PictureSink(tmp_path / "a.png", (16, 16, 3), "png", reopen=True)
+    with pytest.raises(InputError, match=r"is complete: .*Start over with --overwrite and without --resume\."):
+        sink.write(0, Window.whole(16, 16), np.zeros((16, 16, 3), np.uint8))
+    sink.commit()
+    assert not read_picture(tmp_path / "a.png", 0).any()
 
 
 @pytest.mark.parametrize(
@@ -436,6 +447,27 @@ def test_no_tile_takes_more_than_the_predicted_bytes(compression, dtype, quality
     noise = [random.integers(0, top, n_bytes) * (255 // (top - 1)) for top in (2, 256)]
     most = max(len(codec.encode(each.astype(np.uint8).view(dtype).reshape(64, 64, 3))) for each in noise)
     assert 0.9 * codec.most_bytes() < most <= codec.most_bytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "most"),
+    [
+        (partial(PictureSink, format_="png"), (300, 200, 3), 1.1),
+        (partial(PictureSink, format_="png", dtype="uint16"), (300, 200, 3), 1.1),
+        (partial(PictureSink, format_="jpeg", quality=100), (300, 200, 3), 3),
+        (partial(PictureSink, format_="webp", quality=100), (300, 200, 3), 1.2),
+        (LatentPngSink, (300, 200, 4), 1.1),
+    ],
+    ids=["png", "png-uint16", "jpeg", "webp", "latents"],
+)
+def test_no_encoded_file_takes_more_than_the_predicted_bytes(tmp_path, make, shape, most):
+    """Noise, which nothing compresses."""
+    sink = make(tmp_path / "a", shape)
+    noise = np.random.default_rng(0).integers(0, 256, (*shape[:2], shape[2] * sink.dtype.itemsize), np.uint8)
+    noise = noise / np.float32(42.5) - 3 if make is LatentPngSink else noise.view(sink.dtype)
+    sink.write(0, Window.whole(*shape[:2]), noise)
+    sink.commit()
+    assert sink.path.stat().st_size <= count_encoded_bytes(shape, sink.dtype) < most * sink.path.stat().st_size + 21_000
 
 
 # -- where an output may not be

@@ -3,6 +3,11 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -99,8 +104,132 @@ def test_options_out_of_range_are_refused(tmp_path, options):
 
 def test_a_window_that_is_not_whole_shards_is_refused(tmp_path):
     sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
-    with pytest.raises(OptionError, match="whole shards"):
+    with pytest.raises(OptionError, match=r"whole shards: .*shard=32 px\. Use a tile size that is"):
         sink.write(0, Window(Span(16, 32), Span(0, 32)), np.zeros((16, 32, 3), np.uint8))
+
+
+# -- what is on the disk
+
+
+def test_a_shard_written_while_another_thread_syncs_is_named_on_the_disk_by_the_next_sync(tmp_path, monkeypatch):
+    """Whenever that is: before each file is made or gets its name."""
+    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    shard = sink.part_path / "0" / "c" / "0" / "0" / "0"
+    seen = []
+    real = files.sync_folder
+
+    def sync_folder(folder):
+        seen.append((folder, shard.exists()))
+        real(folder)
+
+    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    for name in ("open_file", "replace"):
+        step = getattr(files, name)
+        monkeypatch.setattr(files, name, lambda *args, step=step, **options: (sink.sync(), step(*args, **options))[1])
+    sink.write(0, Window.whole(32, 32), np.zeros((32, 32, 3), np.uint8))
+    sink.sync()
+    assert (shard.parent, True) in seen
+
+
+def test_no_sync_returns_before_what_another_thread_began_to_sync_is_on_the_disk(tmp_path, monkeypatch):
+    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    sink.write(0, Window.whole(32, 32), np.zeros((32, 32, 3), np.uint8))
+    begun, may_end = Event(), Event()
+
+    def sync_folder(folder):
+        begun.set()
+        assert may_end.wait(20)
+
+    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(sink.sync)
+        assert begun.wait(20)
+        second = threads.submit(sink.sync)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.3)
+        may_end.set()
+        first.result()
+        second.result()
+
+
+# -- tasks that are late, done twice or killed
+
+
+def list_files(folder):
+    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
+
+
+def test_a_shard_that_is_written_again_is_whole_at_any_time(tmp_path, monkeypatch):
+    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    window = Window.whole(32, 32)
+    sink.write(0, window, np.full((32, 32, 3), 1, np.uint8))
+    before = list_files(sink.part_path)
+    write_at, seen = files.write_at, []
+
+    def look_and_fail(*args):
+        seen.append(first_pixel(sink.part_path))
+        if len(seen) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_at(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_at", look_and_fail)
+        with pytest.raises(OSError, match="No space"):
+            sink.write(0, window, np.full((32, 32, 3), 2, np.uint8))
+    assert seen == [1, 1, 1]
+    assert first_pixel(sink.part_path) == 1
+    assert list_files(sink.part_path) == before
+    sink.write(0, window, np.full((32, 32, 3), 2, np.uint8))
+    assert first_pixel(sink.part_path) == 2
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_task_of_a_job_that_was_started_over_writes_nothing_into_the_new_one(tmp_path, monkeypatch, when):
+    path = tmp_path / "a.zarr"
+    ZarrSink(path, SHAPE, **OPTIONS).close()
+    late = ZarrSink(path, SHAPE, reopen=True, **OPTIONS)
+    begun = []
+
+    def start_over():
+        if not begun:
+            begun.append(None)
+            files.remove(late.part_path)
+            begun[0] = ZarrSink(path, SHAPE, **OPTIONS)
+            begun.append(list_files(late.part_path))
+
+    if when == "before":
+        start_over()
+    else:
+        write = ShardCodec.write
+        monkeypatch.setattr(ShardCodec, "write", lambda *args: (write(*args), start_over()))
+    with pytest.raises(FileNotFoundError):
+        late.write(0, Window.whole(32, 32), np.zeros((32, 32, 3), np.uint8))
+    assert list_files(late.part_path) == begun[1]
+    monkeypatch.undo()
+    fill(begun[0])
+    begun[0].commit()
+    assert first_pixel(path) == 7
+
+
+def walk(path):
+    """Names of all folders and files, in order."""
+    return [(os.path.relpath(folder, path), sorted(names), sorted(found)) for folder, names, found in os.walk(path)]
+
+
+def test_what_a_kill_left_unfinished_is_not_in_the_image(tmp_path):
+    whole = make(tmp_path / "whole.zarr").path
+    path = tmp_path / "a.zarr"
+    code = (
+        "import os, sys, numpy; from tiler import files; from tiler.sinks.zarr_sink import ZarrSink; "
+        "from tiler.window import Window; "
+        f"sink = ZarrSink({str(path)!r}, {SHAPE}, **{OPTIONS}); files.sync = lambda file: os.kill(os.getpid(), 9); "
+        "sink.write(0, Window.whole(32, 32), numpy.zeros((32, 32, 3), 'uint8'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    sink = ZarrSink(path, SHAPE, reopen=True, **OPTIONS)
+    fill(sink)
+    sink.commit()
+    assert sorted(walk(path)) == sorted(walk(whole))
 
 
 # -- folders

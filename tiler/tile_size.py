@@ -7,7 +7,7 @@ from tiler.plan import Plan
 from tiler.window import Window
 
 STEP_PX = 512
-"""Tiles are multiples of this, so that they consist of whole TIFF tiles."""
+"""Tiles are multiples of this, so that they consist of whole file tiles."""
 LARGEST_PX = 8192
 """Beyond this a halo is a percent of a tile."""
 NEAR_LEAST = 1.01

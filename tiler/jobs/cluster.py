@@ -24,6 +24,7 @@ from uuid import uuid4
 from tiler.errors import OptionError, RefusedError, TileError
 from tiler.fields import find_version
 from tiler.jobs.far_tasks import FarJob, FarTasks, close_tasks
+from tiler.jobs.room import check_memory
 from tiler.jobs.schedule import Graph, Progress, Tally, Tree, build_graph, count_leaves
 from tiler.jobs.tasks import Quarter
 from tiler.memory import format_bytes
@@ -83,7 +84,7 @@ class Cluster:
         self._limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
 
     def check(self, job: "Job") -> None:
-        """Refuse a job that is predicted to need more memory than a worker may have.
+        """Refuse a job for which a worker, or the client when it completes the file, is predicted to lack memory.
 
         Raises:
             RefusedError: it is.
@@ -95,6 +96,7 @@ class Cluster:
                 f"limit={format_bytes(min(self._limits))}. Use a smaller --tile-size, start the workers with more "
                 "--memory-limit, or use --force to try."
             )
+        check_memory(job.output.commit_bytes, " in the client to complete the file", "Write another kind of file")
 
     def run(self, job: "Job", journal: "Journal", sink: "Sink", progress: Progress | None) -> None:
         """Do all tasks of a job.

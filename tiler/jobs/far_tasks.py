@@ -111,17 +111,23 @@ def open_tasks(job: FarJob) -> SinkTasks:
     profile = Profile()
     if (version := find_version()) != job.version:
         raise refuse(f"taesd-tiler={version}, client's={job.version}. Install the same.")
-    if read_identity(find_journal(job.output.path)) != job.identity:
-        raise refuse(f"another or no output is half done at path={job.output.path}. Use a common file system.")
+    journal_path = find_journal(job.output.path)
+    other_output = f"another or no output is half done at path={job.output.path}. Use a common file system."
+    if read_identity(journal_path) != job.identity:
+        raise refuse(other_output)
     try:
         source = job.open_source()
         # What is kept in the file of how it was made is there already.
-        sink = job.output.open_sink(True, "")
+        sink = job.output.open_sink(reopen=True, description="")
         sink.share()
         with profile.measure("load"):
             model = Turns(prepare_model(job.load_model(), job.plan, source), Event(), profile)
     except Exception as error:
         raise refuse(f"{type(error).__name__}: {error}") from error
+    # Once more: what is opened now stays the part of this job, even when another one begins in its place.
+    if read_identity(journal_path) != job.identity:
+        sink.close()
+        raise refuse(other_output)
     if fingerprint_source(source) != job.fingerprint:
         raise refuse("the input is another one. Use a common file system.")
 
@@ -133,7 +139,7 @@ def open_tasks(job: FarJob) -> SinkTasks:
     def recall(task: Task) -> Quarter:
         return halve(sink.read(task[0], level_window(sink.levels, job.plan.tile_px, task)))
 
-    journal = JournalReader(find_journal(job.output.path))
+    journal = JournalReader(journal_path)
 
     def is_noted(task: Task) -> bool:
         # A worker that dies takes quarters with it, and dask runs again all that lies under them.

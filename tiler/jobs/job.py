@@ -133,7 +133,7 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
             if not job.force:
                 check_disk(output.path.parent, _count_missing(job, journal))
                 executor.check(job)
-            sink = journal.start(lambda reopen: output.open_sink(reopen, job.description))
+            sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
             # Fewer than there were lines, where quarters are missing.
             n_resumed = journal.n_finished
             executor.run(job, journal, sink, progress)
@@ -153,5 +153,6 @@ def _count_missing(job: Job, journal: Journal) -> int:
     if not journal.resumed:
         return missing
     # What is finished is smaller than the worst case, so the space it takes says nothing of what is left to do.
-    n_tiles = job.plan.n_tiles
-    return min(missing, job.output.most_bytes * (n_tiles - journal.n_finished) // n_tiles)
+    n_tiles, encoded_bytes = job.plan.n_tiles, job.output.encoded_bytes
+    tiles_bytes = (job.output.most_bytes - encoded_bytes) * (n_tiles - journal.n_finished) // n_tiles
+    return min(missing, tiles_bytes + encoded_bytes)

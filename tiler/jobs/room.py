@@ -27,8 +27,13 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def check_memory(needed_bytes: int) -> None:
+def check_memory(needed_bytes: int, where: str = "", advice: str = "Use a smaller --tile-size") -> None:
     """Refuse a run that is predicted to need more memory than there is.
+
+    Args:
+        needed_bytes: what it needs.
+        where: what of the run needs it, where that is not all.
+        advice: what helps.
 
     Raises:
         RefusedError: there is less.
@@ -36,6 +41,6 @@ def check_memory(needed_bytes: int) -> None:
     available = find_memory()
     if available is not None and needed_bytes > available:
         raise RefusedError(
-            f"Too little memory: needed={format_bytes(needed_bytes)} as predicted, "
-            f"available={format_bytes(available)}. Use a smaller --tile-size, or --force to try."
+            f"Too little memory: needed={format_bytes(needed_bytes)} as predicted{where}, "
+            f"available={format_bytes(available)}. {advice}, or --force to try."
         )

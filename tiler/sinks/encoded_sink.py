@@ -12,11 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError
 from tiler.sinks.npy_sink import NpySink
+from tiler.sinks.strided_sink import count_bytes
 from tiler.window import Window
 
 
@@ -35,7 +36,10 @@ class EncodedSink(NpySink):
             InputError: another level, a window that leaves the image, or pixels of another shape or type.
         """
         if self._encoded:
-            raise InputError(f"The half-done output is complete: path={self.part_path}. Start over with --overwrite.")
+            raise InputError(
+                f"The half-done output is complete: path={self.part_path}. "
+                "Start over with --overwrite and without --resume."
+            )
         super().write(level, window, pixels)
 
     def commit(self) -> None:
@@ -92,6 +96,13 @@ class Appended:
 
     def flush(self) -> None:
         """Do nothing: nothing is kept back."""
+
+
+def count_encoded_bytes(shape: tuple[int, int, int], dtype: DTypeLike) -> int:
+    """Return how large an encoded file can get, at most."""
+    n_bytes = count_bytes(shape, dtype)
+    # Noise that cannot be compressed: a byte a row, and what zlib adds; a JPEG of quality 100 takes less.
+    return n_bytes + shape[0] + n_bytes // 1000 + 20_000
 
 
 def find_encoded(path: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tiler.plan import Plan
+from tiler.sinks.encoded_sink import count_encoded_bytes
 from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
 from tiler.sinks.npy_sink import NpySink
 from tiler.sinks.outputs import PathLike, check_kind
@@ -49,8 +50,10 @@ class LatentFile:
             sink = NpySink if kind == ".npy" else SafetensorsSink
             return sink(path, shape, np.float32, channels_first=True, overwrite=overwrite, reopen=reopen)
 
-        if kind == ".png":
-            check_png_shape(shape)
-        # Of a PNG no more: it lies beside the array for a moment, a byte a value each.
-        most_bytes = count_bytes(shape, np.float32) + 1000
-        return PlannedFile(path, overwrite, open_sink, most_bytes, 1, {"kind": kind})
+        if kind != ".png":
+            return PlannedFile(path, overwrite, open_sink, count_bytes(shape, np.float32) + 1000, 1, {"kind": kind})
+        check_png_shape(shape)
+        # All of the array is read to memory to be encoded.
+        array_bytes, encoded_bytes = count_bytes(shape, np.uint8), count_encoded_bytes(shape, np.uint8)
+        most_bytes = array_bytes + 1000 + encoded_bytes
+        return PlannedFile(path, overwrite, open_sink, most_bytes, 1, {"kind": kind}, array_bytes, encoded_bytes)

@@ -12,8 +12,9 @@ from tiler.errors import OptionError
 from tiler.fields import Fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
-from tiler.sinks import picture_sink, tiff_sink, zarr_sink
+from tiler.sinks import tiff_sink, zarr_sink
 from tiler.sinks.compression import KINDS, Compression, DType
+from tiler.sinks.encoded_sink import count_encoded_bytes
 from tiler.sinks.npy_sink import NpySink
 from tiler.sinks.picture_sink import LIMITS, PictureFormat, PictureSink, check_picture
 from tiler.sinks.planned_file import PlannedFile, choose_file_tile, choose_step
@@ -54,7 +55,7 @@ class Npy:
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, _: open_sink(reopen=reopen),
+            lambda reopen, description: open_sink(reopen=reopen),
             count_bytes(shape, self.dtype) + 1000,
             1,
             {"kind": ".npy", "dtype": self.dtype},
@@ -128,7 +129,7 @@ class Tiff:
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, description: open_sink(reopen=reopen, description=description),
+            open_sink,
             tiff_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
             len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
             said | {"TIFF tile": f"{file_tile_px} px", "pyramid": self.pyramid},
@@ -190,7 +191,7 @@ class Zarr:
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, description: open_sink(reopen=reopen, description=description),
+            open_sink,
             zarr_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
             len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
             said | {"chunk": f"{file_tile_px} px", "pyramid": self.pyramid},
@@ -240,14 +241,16 @@ class _Picture:
         said: Fields = {"kind": limits.name, "dtype": self.dtype}
         if self.quality < 100 or self.format == "jpeg":
             said["quality"] = self.quality
+        encoded_bytes = count_encoded_bytes(shape, self.dtype)
         return PlannedFile(
             path,
             overwrite,
-            lambda reopen, description: open_sink(reopen=reopen, description=description),
-            picture_sink.count_most_bytes(shape, self.dtype),
+            open_sink,
+            count_bytes(shape, self.dtype) + 1000 + encoded_bytes,
             1,
             said,
             shape[0] * shape[1] * limits.bytes_a_px,
+            encoded_bytes,
         )
 
     def check_verifiable(self) -> None:

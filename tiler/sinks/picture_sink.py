@@ -14,6 +14,7 @@ from tiler import files
 from tiler.errors import OptionError
 from tiler.sinks.encoded_sink import Appended, EncodedSink
 from tiler.sinks.png_writer import write_png
+from tiler.sinks.sink import check_rgb
 from tiler.sinks.srgb_profile import srgb_profile
 from tiler.sinks.tile_codec import check_dtype
 
@@ -129,9 +130,8 @@ def check_picture(
     if format_ not in get_args(PictureFormat):
         raise OptionError(f"No such format: format={format_}. Use {', '.join(get_args(PictureFormat))}.")
     limits = LIMITS[format_]
-    height, width, channels = shape
-    if min(shape) < 1 or channels != 3:
-        raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
+    check_rgb(shape)
+    height, width, _ = shape
     if not 1 <= quality <= 100:
         raise OptionError(f"No such quality: quality={quality}. Use 1 to 100.")
     instead = path.with_suffix(".tif").name
@@ -147,14 +147,6 @@ def check_picture(
             f"No such numbers in a {limits.name}: dtype={numbers}, which holds {', '.join(limits.dtypes)}. "
             f"Write a TIFF: tiler decode … {instead} --dtype {numbers}"
         )
-
-
-def count_most_bytes(shape: tuple[int, int, int], dtype: DTypeLike) -> int:
-    """Return how much array and picture take together, at most."""
-    height, width, channels = shape
-    n_bytes = height * width * channels * np.dtype(dtype).itemsize
-    # Noise that cannot be compressed: a byte a row, and what zlib adds; a JPEG of quality 100 takes less.
-    return 2 * n_bytes + height + n_bytes // 1000 + 20_000
 
 
 def _write_xmp(description: str) -> bytes:

@@ -1,9 +1,9 @@
 """A file to be made of a plan: how it is opened, how large it gets, what tells it from others."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
@@ -14,6 +14,13 @@ LARGE_PX = 800_000
 """From here on a file gets larger tiles: libvips refuses more than about 2.6 million in a level."""
 
 
+class OpenSink(Protocol):
+    """Opens the sink of a file."""
+
+    def __call__(self, *, reopen: bool, description: str) -> Sink:
+        """Return it anew, or on what an earlier run has left; the description is JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
     """A file to be made of a plan."""
@@ -22,8 +29,8 @@ class PlannedFile:
     """Its final name."""
     overwrite: bool
     """Whether an existing file of that name may be replaced."""
-    open_sink: Callable[[bool, str], Sink]
-    """``open_sink(reopen, description)``: anew, or what an earlier run has left; the description is JSON."""
+    open_sink: OpenSink
+    """Opens its sink."""
     most_bytes: int
     """How large the file can get, at most."""
     n_levels: int
@@ -32,6 +39,8 @@ class PlannedFile:
     """Its options, by names that people know."""
     commit_bytes: int = 0
     """Memory that it takes to complete it."""
+    encoded_bytes: int = 0
+    """Of ``most_bytes``, what is written only when all tiles are there."""
 
 
 def choose_step(size_px: int, file_tile_px: int | None) -> int:
@@ -52,7 +61,7 @@ def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
         file_tile_px = math.gcd(plan.tile_px, most)
     if file_tile_px < 1 or plan.tile_px % file_tile_px or file_tile_px % 16:
         raise OptionError(
-            f"Tiles do not consist of whole TIFF tiles: tile={plan.tile_px} px, TIFF tile={file_tile_px} px. The TIFF "
+            f"Tiles do not consist of whole file tiles: tile={plan.tile_px} px, file tile={file_tile_px} px. The file "
             "tile must be a multiple of 16 px and divide the tile. Change --tile-size or --file-tile."
         )
     return file_tile_px

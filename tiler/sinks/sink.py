@@ -14,7 +14,7 @@ The life of a sink:
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler import files
-from tiler.errors import InputError, OutputExistsError
+from tiler.errors import InputError, OptionError, OutputExistsError
 from tiler.window import Window
 
 BESIDE = (".part", ".part.journal", ".part.quarters", ".part.encoded", ".part.old")
@@ -198,3 +198,47 @@ def check_window(window: Window, shape: tuple[int, int, int], dtype: np.dtype[An
             f"Pixels do not fit their window: pixels={pixels.shape} {pixels.dtype}, "
             f"window={(*window.shape, channels)} {dtype}."
         )
+
+
+def check_rgb(shape: tuple[int, int, int]) -> None:
+    """Refuse what is no RGB image.
+
+    Raises:
+        OptionError: it is not (height, width, 3).
+    """
+    if min(shape) < 1 or shape[2] != 3:
+        raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
+
+
+def check_whole(sink: Sink, level: int, window: Window, pixels: NDArray[Any], unit: str, size_px: int) -> None:
+    """Refuse pixels that do not belong at ``window`` of a level, or do not fill the squares that a file consists of.
+
+    Args:
+        sink: of RGB pixels.
+        level: of the pyramid.
+        window: where they are to be.
+        pixels: what is to be written.
+        unit: what people call a square.
+        size_px: its side; at the right and lower edge of the image they may be smaller.
+
+    Raises:
+        InputError: no such level, a window that leaves it, or pixels of another shape or type.
+        OptionError: the window does not fill whole squares.
+    """
+    if not 0 <= level < len(sink.levels):
+        raise InputError(f"No such level: level={level}. Use 0 to {len(sink.levels) - 1}.")
+    check_window(window, (*sink.levels[level], 3), sink.dtype, pixels)
+    for span, edge in zip((window.rows, window.columns), sink.levels[level], strict=True):
+        if span.start % size_px or (span.stop % size_px and span.stop != edge):
+            raise OptionError(
+                f"Window does not fill whole {unit}s: level={level}, window=({window}), {unit}={size_px} px. "
+                "Use a tile size that is a multiple of it."
+            )
+
+
+def cut(window: Window, pixels: NDArray[Any], size_px: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Yield row and column of each square of ``window`` in its level, and its part of ``pixels``, a view."""
+    for row in range(0, len(window.rows), size_px):
+        for column in range(0, len(window.columns), size_px):
+            part = pixels[row : row + size_px, column : column + size_px]
+            yield window.rows.start + row, window.columns.start + column, part

@@ -120,7 +120,7 @@ class StridedSink(Sink):
             self.close()
             raise InputError(
                 f"The half-done output has changed: path={self.part_path}, size={size} bytes. "
-                "Start over with --overwrite."
+                "Start over with --overwrite and without --resume."
             )
 
 

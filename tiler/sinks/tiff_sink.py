@@ -29,7 +29,7 @@ from tiler.errors import InputError, OptionError, TileError
 from tiler.pyramid import level_shapes
 from tiler.sinks.compression import Compression
 from tiler.sinks.ome_xml import write_ome_xml
-from tiler.sinks.sink import Sink, check_window
+from tiler.sinks.sink import Sink, check_rgb, check_whole, cut
 from tiler.sinks.srgb_profile import srgb_profile
 from tiler.sinks.tile_codec import TileCodec
 from tiler.window import Window
@@ -75,14 +75,12 @@ class TiffSink(Sink):
         description: str | None = None,
         reopen: bool = False,
     ) -> None:
-        height, width, channels = shape
-        if min(shape) < 1 or channels != 3:
-            raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
+        check_rgb(shape)
         check_layout(layout)
         self._codec = TileCodec(compression, quality, file_tile_px, dtype)
         super().__init__(path, overwrite=overwrite)
         self.file_tile_px, self.layout, self.dtype = file_tile_px, layout, self._codec.dtype
-        self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
+        self.levels = level_shapes(*shape[:2], file_tile_px) if pyramid else [shape[:2]]
         self.reads_back = self._codec.lossless
         self._lock = threading.Lock()
         if reopen:
@@ -103,22 +101,9 @@ class TiffSink(Sink):
             InputError: no such level, a window that leaves it, or pixels of another shape or type.
             OptionError: the window does not fill whole file tiles.
         """
-        if not 0 <= level < len(self.levels):
-            raise InputError(f"No such level: level={level}. Use 0 to {len(self.levels) - 1}.")
-        check_window(window, (*self.levels[level], 3), self.dtype, pixels)
-        size = self.file_tile_px
-        for span, edge in zip((window.rows, window.columns), self.levels[level], strict=True):
-            if span.start % size or (span.stop % size and span.stop != edge):
-                raise OptionError(
-                    f"Window does not fill whole TIFF tiles: level={level}, window=({window}), "
-                    f"TIFF tile={size} px. Use a tile size that is a multiple of it."
-                )
-
-        for row in range(0, len(window.rows), size):
-            for column in range(0, len(window.columns), size):
-                index = self._find_index(level, window.rows.start + row, window.columns.start + column)
-                content = self._codec.encode(pixels[row : row + size, column : column + size])
-                self._put(self._tables[level], index, content)
+        check_whole(self, level, window, pixels, "TIFF tile", self.file_tile_px)
+        for row, column, part in cut(window, pixels, self.file_tile_px):
+            self._put(self._tables[level], self._find_index(level, row, column), self._codec.encode(part))
 
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, whole file tiles of ``level``; only where ``reads_back``.
@@ -126,13 +111,10 @@ class TiffSink(Sink):
         Raises:
             TileError: a file tile is absent or damaged.
         """
-        size = self.file_tile_px
         pixels = np.empty((*window.shape, 3), self.dtype)
-        for row in range(0, len(window.rows), size):
-            for column in range(0, len(window.columns), size):
-                part = pixels[row : row + size, column : column + size]
-                index = self._find_index(level, window.rows.start + row, window.columns.start + column)
-                part[:] = self._get(self._tables[level], index)[: part.shape[0], : part.shape[1]]
+        for row, column, part in cut(window, pixels, self.file_tile_px):
+            stored = self._get(self._tables[level], self._find_index(level, row, column))
+            part[:] = stored[: part.shape[0], : part.shape[1]]
         return pixels
 
     def _find_index(self, level: int, row: int, column: int) -> int:

@@ -5,8 +5,13 @@
     NAME.part/zarr.json             the image, as OME-Zarr 0.5 describes it
     NAME.part/0/zarr.json           level 0: an array with axes c, y, x
     NAME.part/0/c/0/3/5             its shard in row 3, column 5: a tile, written by the task that made it
+    NAME.part/.unfinished-5f0c…/    a folder of each process that writes, for shards that are not whole yet
 
-A shard is on the disk when ``write`` returns, its name when ``sync`` does. What has not been written reads as 0.
+A shard gets its name when all of it is on the disk, before ``write`` returns, and takes the place of one that was there
+in the same moment; its name is on the disk when ``sync`` returns. What has not been written reads as 0.
+
+A task that nobody waits for any more, of a job that was stopped, may come when another job has begun in its place. It
+then finds its folder of the unfinished gone, with the part that this was in, and fails.
 """
 
 import os
@@ -14,17 +19,20 @@ from contextlib import closing, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
-from tiler.errors import InputError, OptionError, TileError
+from tiler.errors import InputError, TileError
 from tiler.pyramid import level_shapes
 from tiler.sinks.ome_zarr import write_array, write_group
-from tiler.sinks.sink import Sink, check_output, check_window, find_old
+from tiler.sinks.sink import Sink, check_output, check_rgb, check_whole, cut, find_old
 from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
 from tiler.window import Window
+
+_UNFINISHED = ".unfinished-"
 
 
 class ZarrSink(Sink):
@@ -63,24 +71,25 @@ class ZarrSink(Sink):
         description: str | None = None,
         reopen: bool = False,
     ) -> None:
-        height, width, channels = shape
-        if min(shape) < 1 or channels != 3:
-            raise OptionError(f"Not an RGB image: shape={shape}. The shape must be (height, width, 3).")
-        self._codec = ShardCodec(compression, shard_px, file_tile_px, channels, dtype)
+        check_rgb(shape)
+        self._codec = ShardCodec(compression, shard_px, file_tile_px, shape[2], dtype)
         if not reopen:
             _restore_old(Path(path))
         super().__init__(path, overwrite=overwrite)
         self.file_tile_px, self.dtype = file_tile_px, self._codec.dtype
-        self.levels = level_shapes(height, width, file_tile_px) if pyramid else [(height, width)]
-        self._lock = Lock()
+        self.levels = level_shapes(*shape[:2], file_tile_px) if pyramid else [shape[:2]]
+        self._lock, self._syncing = Lock(), Lock()
         self._closed = False
         self._folders: set[Path] = set()
         self._unsynced: set[Path] = set()
+        self._unfinished = self.part_path / f"{_UNFINISHED}{uuid4().hex}"
         if reopen:
             self._check_part()
+            files.make_folder(self._unfinished)
             return
         try:
             self._make_part(description)
+            files.make_folder(self._unfinished)
         except BaseException:
             with suppress(OSError):
                 self.discard()
@@ -95,22 +104,23 @@ class ZarrSink(Sink):
         """
         if self._closed:
             raise ValueError("The sink is closed.")
-        if not 0 <= level < len(self.levels):
-            raise InputError(f"No such level: level={level}. Use 0 to {len(self.levels) - 1}.")
-        check_window(window, (*self.levels[level], 3), self.dtype, pixels)
-        size = self._codec.shard_px
-        for span, edge in zip((window.rows, window.columns), self.levels[level], strict=True):
-            if span.start % size or (span.stop % size and span.stop != edge):
-                raise OptionError(
-                    f"Window does not fill whole shards: level={level}, window=({window}), shard={size} px."
-                )
-        for row in range(0, len(window.rows), size):
-            for column in range(0, len(window.columns), size):
-                path = self._find_shard(level, window.rows.start + row, window.columns.start + column)
-                self._make_folder(path.parent)
-                with closing(files.open_file(path, new=True)) as file:
-                    self._codec.write(file, pixels[row : row + size, column : column + size])
-                    files.sync(file)
+        check_whole(self, level, window, pixels, "shard", self._codec.shard_px)
+        for row, column, part in cut(window, pixels, self._codec.shard_px):
+            self._write_shard(self._find_shard(level, row, column), part)
+
+    def _write_shard(self, path: Path, pixels: NDArray[Any]) -> None:
+        unfinished = self._unfinished / uuid4().hex
+        try:
+            with closing(files.open_file(unfinished, new=True)) as file:
+                self._codec.write(file, pixels)
+                files.sync(file)
+            self._make_folder(path.parent)
+            files.replace(unfinished, path)
+        except BaseException:
+            with suppress(OSError):
+                files.remove(unfinished)
+            raise
+        self._note_name(path.parent)
 
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, whole shards of ``level``.
@@ -118,27 +128,26 @@ class ZarrSink(Sink):
         Raises:
             TileError: a shard is absent or damaged.
         """
-        size = self._codec.shard_px
         pixels = np.empty((*window.shape, 3), self.dtype)
-        for row in range(0, len(window.rows), size):
-            for column in range(0, len(window.columns), size):
-                part = pixels[row : row + size, column : column + size]
-                path = self._find_shard(level, window.rows.start + row, window.columns.start + column)
-                try:
-                    part[:] = self._codec.read(path.read_bytes())[: part.shape[0], : part.shape[1]]
-                except (FileNotFoundError, ValueError) as error:
-                    raise TileError(
-                        f"The half-done output is damaged: path={path} ({error}). "
-                        "Start over with --overwrite and without --resume."
-                    ) from error
+        for row, column, part in cut(window, pixels, self._codec.shard_px):
+            path = self._find_shard(level, row, column)
+            try:
+                part[:] = self._codec.read(path.read_bytes())[: part.shape[0], : part.shape[1]]
+            except (FileNotFoundError, ValueError) as error:
+                raise TileError(
+                    f"The half-done output is damaged: path={path} ({error}). "
+                    "Start over with --overwrite and without --resume."
+                ) from error
         return pixels
 
     def sync(self) -> None:
         """Wait until the names of all that was written are on the disk, as the shards themselves are."""
-        with self._lock:
-            folders, self._unsynced = self._unsynced, set()
-        for folder in sorted(folders):
-            files.sync_folder(folder)
+        # One at a time: what another thread has taken to sync may not be on the disk yet.
+        with self._syncing:
+            with self._lock:
+                folders, self._unsynced = self._unsynced, set()
+            for folder in sorted(folders):
+                files.sync_folder(folder)
 
     def close(self) -> None:
         """Write no more; ``NAME.part`` stays."""
@@ -152,6 +161,8 @@ class ZarrSink(Sink):
         """
         self.sync()
         self.close()
+        for folder in self.part_path.glob(f"{_UNFINISHED}*"):
+            files.remove(folder)
         check_output(self.path, overwrite=self._overwrite)
         # A folder takes no other's place in one step. A kill between the two leaves all there is; see _restore_old.
         old = find_old(self.path)
@@ -186,6 +197,7 @@ class ZarrSink(Sink):
             with closing(files.open_file(folder / "zarr.json", new=True)) as file:
                 files.write_at(file, document, 0)
                 files.sync(file)
+            self._note_name(folder)
 
     def _check_part(self) -> None:
         for level, shape in enumerate(self.levels):
@@ -201,12 +213,16 @@ class ZarrSink(Sink):
         return self.part_path / str(level) / "c" / "0" / str(row // size) / str(column // size)
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder where there is none; its names, and its own, are to be synced."""
+        """Make a folder where there is none; its name is to be synced, also where another process made it."""
         with self._lock:
             if folder not in self._folders:
                 files.make_folder(folder)
                 self._folders.add(folder)
                 self._unsynced.add(folder.parent)
+
+    def _note_name(self, folder: Path) -> None:
+        """Have names in a folder synced: called when they are there, for a sync before that would not do."""
+        with self._lock:
             self._unsynced.add(folder)
 
 
