@@ -163,7 +163,10 @@ class Journal:
             return halve(self._sink.read(task[0], level_window(self._sink.levels, self._plan.tile_px, task)))
         quarter = self._read_quarter(self._quarters, task)
         if quarter is None:
-            raise TileError(f"A file changed while it was in use: path={self._quarters_path}. Start over.")
+            raise TileError(
+                f"A file changed while it was in use: path={self._quarters_path}. "
+                "Start over with --overwrite and without --resume."
+            )
         return quarter
 
     def _read_quarter(self, quarters: Quarters, task: Task) -> NDArray[Any] | None:
