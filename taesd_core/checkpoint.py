@@ -151,8 +151,9 @@ def save_checkpoint(
 
 
 def _open(path: Path) -> TensorFile:
-    with path.open("rb") as file:
-        start = file.read(8)
+    # Without O_NONBLOCK, opening a pipe waits for whoever writes to it; the readers refuse it.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        start = file.read(8) or b""
     if start == h5_file.START:
         return h5_file.H5File(path)
     if start.startswith(torch_file.STARTS):
@@ -221,9 +222,7 @@ def name_tensors(checkpoint: Checkpoint, layout: str) -> dict[str, Float32]:
     slots = list(list_slots(checkpoint.network.layers))
     names = as_named.names(slots, checkpoint.part, {})
     return {
-        name: values
-        if as_named.keras_axes or slot.kind != "kernel"
-        else np.ascontiguousarray(values.transpose(3, 2, 0, 1))
+        name: values if slot.kind != "kernel" else np.ascontiguousarray(values.transpose(3, 2, 0, 1))
         for name, slot, values in zip(names, slots, checkpoint.arrays, strict=True)
     }
 

@@ -1,5 +1,6 @@
 """``tiler weights``, and which file is taken where none or only a name was given."""
 
+import os
 import re
 
 import numpy as np
@@ -233,3 +234,39 @@ def test_an_output_is_not_replaced_unless_asked(tmp_path, words):
 @pytest.mark.parametrize("words", [("convert", PHOTO["decoder"], "out.pth"), ("export", "photo", "out.pt")])
 def test_an_output_of_another_kind_is_refused(words):
     assert "must end in" in run("weights", *words, code=2)
+
+
+@pytest.mark.parametrize("words", [("convert",), ("export",)])
+def test_what_lies_beside_an_output_stays(tmp_path, words):
+    """Not even what has the name that a half-written file might have is touched; nothing else is left."""
+    if words[0] == "export":
+        pytest.importorskip("onnx")
+    output = tmp_path / ("x.safetensors" if words[0] == "convert" else "x.onnx")
+    beside = tmp_path / f"x.part{output.suffix}"
+    beside.mkdir()
+    (beside / "precious").write_bytes(b"precious")
+    run("weights", *words, PHOTO["decoder"], output)
+    assert (beside / "precious").read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([beside.name, output.name])
+
+
+def test_weights_are_never_overwritten_by_what_is_made_of_them(tmp_path):
+    copy(PHOTO["decoder"], tmp_path / "x.safetensors")
+    line = run("weights", "convert", tmp_path / "x.safetensors", tmp_path / "x.safetensors", "--overwrite", code=3)
+    assert "The output would take the place of its input" in line
+    assert (tmp_path / "x.safetensors").read_bytes() == PHOTO["decoder"].read_bytes()
+
+
+def test_a_file_in_the_folder_that_is_not_the_published_one_is_said_to_be_none(tmp_path, monkeypatch):
+    for part in PHOTO:
+        (tmp_path / f"taesd_{part}.safetensors").write_bytes(b"junk")
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    result = CliRunner().invoke(main, ["weights", "fetch", "taesd"])
+    assert result.exit_code == 0
+    assert result.stderr.count("Note: not the published file: path=") == 2
+    assert CliRunner().invoke(main, ["weights", "fetch", "photo"]).stderr == ""
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in run("weights", "check", tmp_path / "pipe", code=3)

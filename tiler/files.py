@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 
 def open_file(path: Path, *, new: bool = False) -> io.FileIO:
@@ -118,6 +119,22 @@ def make_folder(path: Path) -> None:
     """Make a folder, if it is not there."""
     with suppress(FileExistsError):
         os.mkdir(path)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a name for a file that gets the name ``path`` when the block ends well, and is gone when it does not."""
+    # One that nobody has. Some libraries want the ending.
+    part = path.with_name(f".{path.stem[:100]}-{uuid4().hex}{path.suffix}")
+    try:
+        yield part
+        with open_file(part) as file:
+            sync(file)
+        replace(part, path)
+        sync_folder(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(part)
 
 
 def remove(path: Path) -> None:

@@ -33,9 +33,5 @@ def save_picture(pixels: NDArray[np.uint8], path: Path) -> None:
     """Write (height, width, 3) pixels; the final name never exists half-written."""
     from PIL import Image
 
-    part = path.with_name(f"{path.name}.part{path.suffix}")
-    try:
+    with files.written_whole(path) as part:
         Image.fromarray(pixels).save(part)
-        files.replace(part, path)
-    finally:
-        files.remove(part)

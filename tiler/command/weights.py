@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ from taesd_core.variants import KNOWN, VARIANTS, Variant, find_local, list_fitti
 from tiler import files
 from tiler.errors import InputError, OptionError
 from tiler.models import PathLike, find_checkpoint, read_checkpoint
-from tiler.sinks.sink import check_output
+from tiler.sinks.sink import check_apart, check_output
 
 PARTS: tuple[Part, ...] = ("decoder", "encoder")
 EXPORTS = (".onnx", ".keras")
@@ -56,6 +55,17 @@ def fetch_weights(name: str) -> dict[Part, Path]:
     return {part: find_checkpoint(name, part) for part in PARTS}
 
 
+def is_packaged(name: str) -> bool:
+    """Say whether a variant comes with this package."""
+    return bool(VARIANTS[name].packaged)
+
+
+def is_published(path: Path) -> bool:
+    """Say whether a file is, byte for byte, one that the list of variants knows."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() in KNOWN
+
+
 def check_weights(path: PathLike) -> tuple[Checkpoint, ...]:
     """Return what a file holds: one part, or both.
 
@@ -97,13 +107,14 @@ def convert_weights(path: PathLike, output: PathLike, *, overwrite: bool = False
         OptionError: the output is to be of another kind.
         OutputExistsError: the output exists, and ``overwrite`` is false.
     """
-    output = _check_name(output, (".safetensors",), overwrite)
+    output = _check_name(output, (".safetensors",), path, overwrite)
     found = check_weights(path)
     from safetensors.numpy import save
 
     layout = "upstream" if len(found) == 1 else "diffusers"
     tensors = {name: values for each in found for name, values in name_tensors(each, layout).items()}
-    _write(output, lambda part: part.write_bytes(save(tensors)))
+    with files.written_whole(output) as part:
+        part.write_bytes(save(tensors))
     return found
 
 
@@ -127,7 +138,7 @@ def export_weights(
         OptionError: the output is to be of another kind, or what writes it is not installed.
         OutputExistsError: the output exists, and ``overwrite`` is false.
     """
-    output = _check_name(output, EXPORTS, overwrite)
+    output = _check_name(output, EXPORTS, weights, overwrite)
     checkpoint = _pick(weights, part)
     operators: list[str] = []
     if output.suffix == ".onnx":
@@ -137,11 +148,14 @@ def export_weights(
             raise OptionError("Writing ONNX takes the package onnx: pip install 'taesd-tiler[onnx]'.") from None
         model = build_onnx_model(checkpoint)
         operators = list_operators(model)
-        _write(output, lambda part: part.write_bytes(model.SerializeToString()))
+        with files.written_whole(output) as written:
+            written.write_bytes(model.SerializeToString())
     else:
         with quiet_start():
             from taesd_core.keras_model import build_portable_model
-        _write(output, build_portable_model(checkpoint).save)
+        portable = build_portable_model(checkpoint)
+        with files.written_whole(output) as written:
+            portable.save(written)
     return checkpoint, operators
 
 
@@ -153,25 +167,13 @@ def _pick(weights: PathLike, part: Pick) -> Checkpoint:
     return check_weights(find_checkpoint(weights, "decoder"))[0]
 
 
-def _check_name(output: PathLike, kinds: tuple[str, ...], overwrite: bool) -> Path:
+def _check_name(output: PathLike, kinds: tuple[str, ...], weights: PathLike, overwrite: bool) -> Path:
     output = Path(output)
     if output.suffix not in kinds:
         raise OptionError(f"No such kind of output: path={output}. The name must end in {', '.join(kinds)}.")
+    check_apart(output, {"weights": weights})
     check_output(output, overwrite=overwrite)
     return output
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, and give it its own when it is whole."""
-    # Keras wants the ending.
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
-        write(part)
-        with files.open_file(part) as file:
-            files.sync(file)
-        files.replace(part, path)
-    finally:
-        files.remove(part)
 
 
 def _find_known(sha256: str) -> str | None:
