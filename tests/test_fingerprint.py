@@ -1,6 +1,8 @@
 """Another input is another fingerprint; the same one, read again, is the same."""
 
+import hashlib
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -156,3 +158,17 @@ def test_a_dask_array_is_not_computed_as_a_whole():
     )
     fingerprint_source(ArraySource(array, 4))
     assert len(computed) <= 4 * 64
+
+
+@pytest.mark.parametrize("view", [lambda x: x[:, :, 8:], lambda x: x.transpose(0, 2, 1)], ids=["part", "turned"])
+def test_a_part_of_a_memory_map_is_not_copied_to_be_told(tmp_path, view):
+    np.save(tmp_path / "a.npy", np.arange(4 * 1000 * 1000, dtype=np.float32).reshape(4, 1000, 1000))
+    array = view(np.load(tmp_path / "a.npy", mmap_mode="r"))
+    tracemalloc.start()
+    try:
+        found = fingerprint_array(array)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6
+    assert hashlib.sha256(np.ascontiguousarray(array)).hexdigest() in found

@@ -52,10 +52,15 @@ def fingerprint_file(descriptor: int) -> str:
 
 def fingerprint_array(array: NDArray[Any]) -> str:
     """Return a text that is another one when an array holds something else."""
-    # An array may be a memory map, or a view that repeats its elements: a little at a time.
-    rows = array.reshape(-1, array.shape[-1])
-    step = max(1, PIECE_BYTES * 16 // max(1, rows.shape[-1] * array.itemsize))
-    pieces = (np.ascontiguousarray(rows[start : start + step]) for start in range(0, len(rows), step))
+    # An array may be a memory map, or a view that repeats its elements: a little at a time, and no other shape, which
+    # would copy it.
+    height, width = array.shape[-2:]
+    step = max(1, PIECE_BYTES * 16 // max(1, width * array.itemsize))
+    pieces = (
+        np.ascontiguousarray(array[index][start : start + step])
+        for index in np.ndindex(array.shape[:-2])
+        for start in range(0, height, step)
+    )
     return f"{describe_shape(array.shape)} {array.dtype.str}, sha256 {digest(pieces)}"
 
 
