@@ -411,3 +411,16 @@ def test_the_file_is_closed_and_nothing_is_logged(tmp_path, capfd):
     )
     open_image(tmp_path / "x.tif")
     assert capfd.readouterr() == ("", "")
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    """The engine tries again with a quarter of the tile."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64, 3), np.uint8), tile=(32, 32), compression="zlib")
+    source = open_image(tmp_path / "a.tif")
+
+    def decode(*arguments):
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(type(source._source._pages[0]), "decode", decode)
+    with pytest.raises(MemoryError):
+        source.read(Window.whole(64, 64))

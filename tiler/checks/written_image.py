@@ -191,7 +191,7 @@ class WrittenTiff:
             # The last rows and columns of a tile at the edge are filling.
             tile, _, _ = self._pages[level].decode(content, index)
             return np.asarray(tile[0])
-        except DamagedImageError:
+        except (DamagedImageError, MemoryError):
             raise
         except Exception as error:
             raise DamagedImageError(f"tile {index} cannot be decompressed ({shorten(error)})") from error

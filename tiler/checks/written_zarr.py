@@ -38,6 +38,8 @@ class WrittenZarr:
         """Return a window."""
         try:
             return np.moveaxis(self._arrays[level][:, *window.slices], 0, 2)
+        except MemoryError:
+            raise
         except Exception as error:  # The library, and its codecs, raise a dozen kinds.
             raise DamagedImageError(f"chunks cannot be read ({shorten(error)})") from error
 

@@ -65,7 +65,7 @@ def open_archive(path: Path, channels: int, *, key: str | None = None, index: in
                     _check_stored(archive, path)
                     return open_torch(path, channels, key=key, index=index)
                 return open_npz(path, archive, channels, key=key, index=index)
-        except InputError:
+        except (InputError, MemoryError):
             raise
         except Exception as error:  # zipfile raises a dozen kinds for a damaged file.
             raise InputError(

@@ -126,6 +126,8 @@ def load_file(
             ) from error
         except PngError as error:
             raise InputError(f"The image is damaged: path={path} ({error}). Copy or save it again.") from error
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow raises a dozen kinds for a damaged file, SyntaxError among them.
             raise InputError(f"The image is damaged: path={path} ({shorten(error)}). Copy or save it again.") from error
         finally:

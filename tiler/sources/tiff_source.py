@@ -115,6 +115,8 @@ class TiffSource:
             content += part
         try:
             return page.decode(content, row)
+        except MemoryError:
+            raise
         except Exception as error:  # Each codec raises its own.
             raise InputError(
                 f"The TIFF is damaged: path={self.path} (segment {index}: {shorten(error)}). Copy or save it again."

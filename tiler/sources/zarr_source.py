@@ -100,6 +100,8 @@ class ZarrSource(ArraySource):
         """
         try:
             return super().read(window)
+        except MemoryError:
+            raise
         except Exception as error:  # Each codec raises its own.
             raise InputError(f"A chunk is damaged: {self._name}, window=({window}) ({shorten(error)}).") from error
 
