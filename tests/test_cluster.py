@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
+import cloudpickle
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -310,3 +311,14 @@ def test_the_decoder_itself_on_two_workers(tmp_path, cluster, client):
     result = CliRunner().invoke(main, [*words, *scheduler])
     assert result.exit_code == 0, result.output
     assert read_result(one) == read_result(two)
+
+
+def test_what_travels_with_a_task_does_not_grow_with_the_image(tmp_path):
+    sizes = []
+    for height in (64, 640):
+        job = make_far_job(tmp_path, "deflate", height=height, width=height)
+        assert job.plan.peak_bytes > 0  # reckoned, and kept
+        journal = SimpleNamespace(identity="x")
+        sizes.append(len(cloudpickle.dumps(describe_tasks(job, journal, "run"))))
+        (tmp_path / "latents.npy").unlink()
+    assert abs(sizes[1] - sizes[0]) < 50

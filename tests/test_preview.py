@@ -7,7 +7,7 @@ from PIL import Image
 import tiler
 from tiler import small_picture
 from tiler.command.preview_file import check_picture, save_picture
-from tiler.errors import InputError, OptionError, OutputExistsError
+from tiler.errors import InputError, OptionError, OutputExistsError, RefusedError
 from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
 
@@ -124,3 +124,9 @@ def test_a_picture_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [found.name for found in tmp_path.iterdir()] == ["x.PNG"]
     with pytest.raises(OptionError, match=r"must end in \.png"):
         check_picture(tmp_path / "x.tif", overwrite=False)
+
+
+def test_a_preview_that_memory_cannot_hold_is_refused(monkeypatch):
+    monkeypatch.setattr("tiler.jobs.room.find_memory", lambda: 2**30)
+    with pytest.raises(RefusedError, match=r"Too little memory: .* Use a smaller --size\."):
+        tiler.preview(Counting((2000, 2000, 4)), weights="photo", size_px=8192)

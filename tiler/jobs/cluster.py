@@ -16,6 +16,7 @@ goes on could not get back from the file.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,11 @@ class Cluster:
                 f"limit={format_bytes(min(self._limits))}. Use a smaller --tile-size, start the workers with more "
                 "--memory-limit, or use --force to try."
             )
-        check_memory(job.output.commit_bytes, " in the client to complete the file", "Write another kind of file")
+        check_memory(
+            job.output.commit_bytes,
+            " in the client to complete the file",
+            "Write another kind of file, or --force to try",
+        )
 
     def run(self, job: "Job", journal: "Journal", sink: "Sink", progress: Progress | None) -> None:
         """Do all tasks of a job.
@@ -189,7 +194,7 @@ def describe_tasks(job: "Job", journal: "Journal", run: str) -> FarTasks:
         run,
         journal.identity,
         job.output,
-        job.plan,
+        replace(job.plan),  # without what it has reckoned and kept: it travels with every task
         job.open_source,
         fingerprint_source(job.source),
         job.load_model,

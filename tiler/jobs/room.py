@@ -27,7 +27,10 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def check_memory(needed_bytes: int, where: str = "", advice: str = "Use a smaller --tile-size") -> None:
+_ADVICE = "Use a smaller --tile-size, or --force to try"
+
+
+def check_memory(needed_bytes: int, where: str = "", advice: str = _ADVICE) -> None:
     """Refuse a run that is predicted to need more memory than there is.
 
     Args:
@@ -42,5 +45,5 @@ def check_memory(needed_bytes: int, where: str = "", advice: str = "Use a smalle
     if available is not None and needed_bytes > available:
         raise RefusedError(
             f"Too little memory: needed={format_bytes(needed_bytes)} as predicted{where}, "
-            f"available={format_bytes(available)}. {advice}, or --force to try."
+            f"available={format_bytes(available)}. {advice}."
         )
