@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from taesd_core.network import Network
 from tiler.errors import OptionError
+from tiler.latents import Latents
 from tiler.sources.array_source import ArraySource
 from tiler.sources.latent_space import Converted, to_diffusion_space
 from tiler.window import Span, Window
@@ -83,3 +85,9 @@ def test_a_variant_by_its_name_knows_the_way_from_vae_space(monkeypatch):
     assert find_convention(None) is None
     monkeypatch.setenv("TAESD_TILER_WEIGHTS", "taesd3")
     assert find_convention(None) == (1.5305, 0.0609)
+
+
+@pytest.mark.parametrize("said", [{"scale": 0.5}, {"shift": 3.0}, {"scale": 0.5, "space": "diffusion"}])
+def test_a_scale_that_nothing_is_converted_by_is_refused(said):
+    with pytest.raises(OptionError, match=r"Nothing to convert: .*--latent-space vae"):
+        Latents(np.ones((4, 5, 6), np.float32), **said).open(Network.decoder(4))

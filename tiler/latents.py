@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 
-from tiler.errors import InputError
+from tiler.errors import InputError, OptionError
 from tiler.fields import Fields
 from tiler.model import Network
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
-from tiler.sources.latent_space import LatentSpace, to_diffusion_space
+from tiler.sources.latent_space import LatentSpace, find_space, to_diffusion_space
 from tiler.sources.opening import Openable, open_latents
 from tiler.sources.source import Source
 from tiler.sources.upscale import Upscaled
@@ -88,8 +88,14 @@ class Latents:
             OptionError: what is said of them is out of its range.
         """
         scale, shift = convention or (None, None if self.scale is None else 0.0)
+        opened = open_latents(self.data, network.channels_in, key=self.key, index=self.index)
+        if find_space(opened, self.space) == "diffusion" and (self.scale, self.shift) != (None, None):
+            raise OptionError(
+                f"Nothing to convert: scale={self.scale}, shift={self.shift}, but the latents are in diffusion space. "
+                "Add --latent-space vae, or leave them out."
+            )
         source = to_diffusion_space(
-            open_latents(self.data, network.channels_in, key=self.key, index=self.index),
+            opened,
             self.space,
             scale=scale if self.scale is None else self.scale,
             shift=shift if self.shift is None else self.shift,

@@ -55,6 +55,17 @@ class Converted:
             return (values - np.float32(self._shift)) * np.float32(self._scale)
 
 
+def find_space(source: Source, space: LatentSpace | None = None) -> LatentSpace:
+    """Return the space that latents are in: the one named, or what the source says of itself, or the diffusion space.
+
+    Raises:
+        OptionError: there is no such space.
+    """
+    if space is not None and space not in get_args(LatentSpace):
+        raise OptionError(f"No such space of latents: space={space}. Use {', '.join(get_args(LatentSpace))}.")
+    return space or getattr(source, "space", None) or "diffusion"
+
+
 def to_diffusion_space(
     source: Source, space: LatentSpace | None = None, *, scale: float | None, shift: float | None
 ) -> Source:
@@ -70,9 +81,7 @@ def to_diffusion_space(
     Raises:
         OptionError: there is no such space; or they must be converted and scale or shift are not known.
     """
-    if space is not None and space not in get_args(LatentSpace):
-        raise OptionError(f"No such space of latents: space={space}. Use {', '.join(get_args(LatentSpace))}.")
-    if (space or getattr(source, "space", None) or "diffusion") == "diffusion":
+    if find_space(source, space) == "diffusion":
         return source
     if scale is None or shift is None:
         raise OptionError(
