@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taesd_core.fixed_stage import FixedStageModel
     from taesd_core.stage import Borders, StageModel
 
+BACKENDS = ("tensorflow", "jax")
 Tensor = Any
 CompiledStage = Callable[..., Tensor]
 """``program(x, borders, *norms)``: what ``StageModel.call`` gives."""
@@ -38,7 +39,10 @@ def choose_execution() -> Execution:
     On a CPU two pieces at a time keep all cores busy: while one copies or waits for its last thread, the other
     computes.
     """
-    if keras.backend.backend() == "tensorflow":
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
+        raise ImportError(f"No compiled steps for this backend: KERAS_BACKEND={backend}. Use {' or '.join(BACKENDS)}.")
+    if backend == "tensorflow":
         import tensorflow as tf
 
         on_cpu = not tf.config.list_logical_devices("GPU")
@@ -51,13 +55,10 @@ def choose_execution() -> Execution:
 
 def compile_stage(stage: "StageModel", channels: int, dtype: str) -> CompiledStage:
     """Return ``stage`` as a compiled function of (1, height, width, channels) maps and their borders."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if keras.backend.backend() == "tensorflow":
         program = _tensorflow_program(stage, channels, dtype)
-    elif backend == "jax":
-        program = _jax_program(stage)
     else:
-        raise ValueError(f"No compiled steps for this backend: KERAS_BACKEND={backend}. Use tensorflow or jax.")
+        program = _jax_program(stage)
     return lambda x, borders, *norms: program(borders)(x, *norms)
 
 

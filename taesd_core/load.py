@@ -41,7 +41,8 @@ def quiet_start() -> Iterator[None]:
     It writes to file descriptor 2 before it has read any setting, so the descriptor itself is turned away meanwhile.
     Whoever sets TF_CPP_MIN_LOG_LEVEL wants to read it, and does. Errors come as exceptions all the same.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+    # Without standard error, descriptor 2 may be any file.
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules or sys.stderr is None:
         yield
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

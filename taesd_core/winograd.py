@@ -24,7 +24,6 @@ from taesd_core.tensors import Float32
 Tensor = Any
 N_ROWS = 4
 """Output rows of a tile; the height of a map is a multiple of it."""
-N_PRODUCTS = 6
 
 _KERNEL = np.array(
     [

@@ -529,6 +529,9 @@ def test_overwrite_replaces_the_output_but_not_before_the_new_one_is_complete(fo
         "plan good.npy --memory 0",
         "plan good.npy --memory inf",
         "plan good.npy --memory nan",
+        "plan good.npy --memory 1e300",
+        "verify x.tif good.npy --weights photo --seed -1",
+        "demo x.tif --megapixels 1e305",
         "plan good.npy --tile-size large",
         "plan good.npy --upscale -1",
         "demo x.tif --megapixels 0",
@@ -612,6 +615,30 @@ def test_a_real_process_fails_with_one_line(folder):
     result = run_process("decode", "missing.npy", "x.tif", "--weights", "photo")
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr.splitlines() == ["tiler: No such file: path=missing.npy. Check the name."]
+
+
+def test_without_standard_error_it_fails_alike_and_writes_alike(folder):
+    """What TensorFlow says goes to file descriptor 2, which the next file would get."""
+    words = f"exec {sys.executable} -m tiler decode {{}} --weights photo 2>&-"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    for given, code in (("missing.npy x.npy", 3), ("good.npy x.npy", 0)):
+        done = subprocess.run(words.format(given), shell=True, check=False, env=environment | {"PYTHONPATH": ROOT})
+        assert done.returncode == code
+    assert run("decode", "good.npy", "y.npy", "--weights", "photo").exit_code == 0
+    assert Path("x.npy").read_bytes() == Path("y.npy").read_bytes()
+
+
+def test_a_backend_that_cannot_be_used_is_named(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "tiler", "decode", "good.npy", "x.npy", "--weights", "photo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": ROOT, "KERAS_BACKEND": "openvino"},
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"tiler: Keras' backend cannot be used .*KERAS_BACKEND=tensorflow.*\n", done.stderr)
+    assert not Path("x.npy").exists()
 
 
 @pytest.mark.parametrize("given", [["--scheduler", "tcp://a:1"], ["--scheduler=tcp://a:1"]], ids=str)

@@ -7,7 +7,7 @@ import pytest
 
 from tiler.errors import InputWarning
 from tiler.sources.array_source import ArraySource
-from tiler.sources.latent_range import check_range
+from tiler.sources.ranges import check_colours, check_range
 from tiler.sources.upscale import Upscaled
 
 
@@ -74,3 +74,16 @@ def test_only_a_few_windows_are_read():
         check_range(Large())
     assert n_read == 16
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-1, 1)])
+def test_an_image_beyond_0_to_1_is_a_reason_to_warn(low, high):
+    image = np.random.default_rng(0).uniform(low, high, (40, 50, 3)).astype(np.float32)
+    with pytest.warns(InputWarning, match=r"not in \[0, 1\]: values from .* Divide"):
+        check_colours(ArraySource(image, 3))
+
+
+def test_an_image_about_in_0_to_1_is_none():
+    image = np.random.default_rng(0).uniform(-0.2, 1.3, (40, 50, 3)).astype(np.float32)
+    image[0, 0] = np.nan
+    check_colours(ArraySource(image, 3))

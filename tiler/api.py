@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler.checks.reference import load_reference
-from tiler.checks.verification import Samples, Verification, check_samples, verify_image
+from tiler.checks.verification import Samples, Verification, check_samples, check_seed, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.errors import OptionError, VerificationError
 from tiler.fields import Fields
 from tiler.jobs.engine import run_tile
 from tiler.jobs.job import Job
+from tiler.jobs.room import check_memory
 from tiler.jobs.schedule import Progress
 from tiler.jobs.statistics import PreparedModel, prepare_model
 from tiler.latents import Latents
@@ -49,8 +50,8 @@ from tiler.sources.edges import EdgePadded
 from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.input_file import open_regular_file
-from tiler.sources.latent_range import check_range
 from tiler.sources.opening import Openable, open_image
+from tiler.sources.ranges import check_colours, check_range
 from tiler.sources.source import Source
 from tiler.sources.travelling_source import TravellingSource
 from tiler.sources.upscale import Upscaled
@@ -217,6 +218,7 @@ def verify(
     path = Path(output)
     check_kind(path)
     check_samples(samples)
+    check_seed(seed)
     if not path.is_dir():
         os.close(open_regular_file(path))
     latents = Latents.of(latents)
@@ -285,6 +287,7 @@ def encode(
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
     replaced, opened = Replaced(), open_image(image)
+    check_colours(opened)
     source = EdgePadded(treat_nonfinite(opened, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
     planned = file.plan(plan, overwrite=overwrite)
@@ -372,6 +375,7 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     Raises:
         InputError: latents or weights cannot be used.
         OptionError: an option is out of its range.
+        RefusedError: the memory seems to be too small for a picture of this size.
 
     Example:
         >>> import tiler
@@ -386,6 +390,7 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     if (height, width) != source.shape[:2]:
         source = ArraySource(average_down(Checked(source), height, width), network.channels_in)
     plan = Plan(network, height, width, max(height, width))
+    check_memory(plan.peak_bytes, advice="Use a smaller --size")
     return run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
 
 

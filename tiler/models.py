@@ -103,7 +103,12 @@ def load_same_model(
 
 @lru_cache(maxsize=2)
 def _load_model(path: Path, part: Part, precision: Precision, output: DType, mtime_ns: int, size_bytes: int) -> Model:
-    return load_window_model(path, part, output=output, dtype=precision)
+    try:
+        return load_window_model(path, part, output=output, dtype=precision)
+    except ImportError as error:
+        raise OptionError(
+            f"Keras' backend cannot be used ({error}). Set KERAS_BACKEND=tensorflow, or install what it needs."
+        ) from error
 
 
 def check_precision(precision: str) -> None:

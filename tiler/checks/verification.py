@@ -161,6 +161,20 @@ def list_windows(image: WrittenImage, samples: Samples, seed: int) -> list[Windo
     return choose_windows(height, width, SAMPLE_PX, samples, seam=image.file_tile_px or SEAM_PX, seed=seed)
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        OptionError: it is negative, or no whole number.
+    """
+    try:
+        if operator.index(seed) >= 0:
+            return
+    except TypeError:
+        pass
+    raise OptionError(f"No such seed: seed={seed}. Use 0 or more.")
+
+
 def check_samples(samples: Samples) -> Samples:
     """Refuse what is no number of windows.
 

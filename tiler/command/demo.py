@@ -23,6 +23,8 @@ Show = Callable[[str], AbstractContextManager[Callable[[int, int, int], None] | 
 """``show(label)``: a context that shows progress, such as ``tiler.command.progress.show_progress``."""
 
 _WEIGHTS = "photo"
+MOST_MEGAPIXELS = 1e6
+"""A terapixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,10 @@ def choose_shape(megapixels: float) -> tuple[int, int]:
     """Return (height, width) of a 3:2 picture of about so many million pixels, multiples of 8 px.
 
     Raises:
-        OptionError: ``megapixels`` is not a positive number.
+        OptionError: ``megapixels`` is not a positive number, or too large.
     """
-    if not 0 < megapixels < math.inf:
-        raise OptionError(f"No such size: megapixels={megapixels}. Use a number above 0.")
+    if not 0 < megapixels <= MOST_MEGAPIXELS:
+        raise OptionError(f"No such size: megapixels={megapixels}. Use a number above 0, at most {MOST_MEGAPIXELS:g}.")
     height = math.sqrt(megapixels * 1e6 / 1.5)
     return max(round(height / 8), 1) * 8, max(round(height * 1.5 / 8), 1) * 8
 

@@ -1,5 +1,6 @@
 """How the command line fails: one line on standard error, and an exit code."""
 
+import os
 import shlex
 import sys
 import traceback
@@ -50,6 +51,7 @@ class Group(click.Group):
     ) -> NoReturn:
         """Run the command line and exit."""
         self._words = list(sys.argv[1:] if args is None else args)
+        _open_standard_streams()
         try:
             code = super().main(args, prog_name, **{**options, "standalone_mode": False})
         except click.ClickException as error:
@@ -75,6 +77,17 @@ class Group(click.Group):
         # One line of it; but the spaces in a name are the name's.
         message = " ".join([*message.split(), *notes])
         return f"{message} {self._how_to_go_on(getattr(error, 'remedy', ()))}" if notes else message
+
+
+def _open_standard_streams() -> None:
+    """Open what of input, output and error was closed: the next file would get its number, and what is said there."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def _leave_out(words: Sequence[str], option: str) -> list[str]:

@@ -48,7 +48,7 @@ def _parse_tile_size(context: click.Context, parameter: click.Parameter, value: 
 def _parse_memory(context: click.Context, parameter: click.Parameter, value: float | None) -> int | None:
     if value is None:
         return None
-    if not math.isfinite(value):
+    if not math.isfinite(value * 2**30):
         raise click.BadParameter(f"{value} is no number of GiB.")
     return int(value * 2**30)
 

@@ -1,4 +1,6 @@
-"""Do latents have the range that the decoder takes? Those of another space decode to garbage, without an error.
+"""Do values have the range that the model takes? Others give garbage, without an error.
+
+Images are to lie in [0, 1].
 
 What a sampler gives, and TAESD takes, has a root mean square of about 1; pictures of one colour, black and white
 included, come to 2. Latents as the VAE encodes them, not yet multiplied by the model's scaling factor, have 5 (SD 1
@@ -8,6 +10,7 @@ values may be a picture with little in it, so nothing is said of them.
 
 import math
 import warnings
+from contextlib import suppress
 
 import numpy as np
 
@@ -23,6 +26,33 @@ LARGEST = 2.5
 FARTHEST = 5.5
 """Values of the VAE go far beyond this. 8-bit latents end at 3, and at 5 when enlarged, where they jump from end to
 end."""
+
+
+FARTHEST_COLOUR = 1.5
+"""Values of an image in [0, 1] may go a little beyond."""
+
+
+def check_colours(source: Source) -> None:
+    """Warn of images whose values are not in [0, 1]; a few windows are read.
+
+    Warns:
+        InputWarning: they go far beyond.
+    """
+    height, width, _ = source.shape
+    low, high = 0.0, 1.0
+    for rows in spread(height, N_WINDOWS, WINDOW_PX):
+        for columns in spread(width, N_WINDOWS, WINDOW_PX):
+            with suppress(NonFiniteError):
+                values = source.read(Window(rows, columns))
+                values = values[np.isfinite(values)]
+                low, high = min(low, float(values.min(initial=0))), max(high, float(values.max(initial=0)))
+    if low < 1 - FARTHEST_COLOUR or high > FARTHEST_COLOUR:
+        warnings.warn(
+            f"The image is not in [0, 1]: values from {low:.3g} to {high:.3g}. Divide floats up to 255 by 255; of what "
+            "is in [-1, 1], take x / 2 + 0.5.",
+            InputWarning,
+            stacklevel=3,
+        )
 
 
 def check_range(source: Source) -> None:
