@@ -125,10 +125,7 @@ if __name__ == "__main__":
     latents = tiler.Latents("latents.npy", upscale=2, nonfinite="zero")
     lazy = tiler.decode_lazily(latents, weights="photo", tile_size_px=128)
     os.chdir("..")
-    here = lazy.compute(scheduler="sync")
-    there = lazy.compute(scheduler="processes", num_workers=1)
-    assert (here == there).all()
-    np.save("there.npy", there)
+    np.save("there.npy", lazy.compute(scheduler="processes", num_workers=1))
 """
 
 
@@ -282,7 +279,7 @@ def test_peak_memory_is_no_more_than_predicted(tmp_path, height, width):
     assert predicted <= 1.5 * 2**30
 
 
-@pytest.mark.parametrize("kind", ["decode", "encode"])
+@pytest.mark.parametrize("kind", ["decode", pytest.param("encode", marks=pytest.mark.slow)])
 def test_a_run_that_goes_on_takes_the_tiles_that_were_begun(tmp_path, monkeypatch, latents, kind):
     """By itself it might choose others: less memory may be free now."""
 

@@ -89,10 +89,10 @@ def small_passes(monkeypatch):
 @pytest.mark.parametrize(
     ("family", "part", "core"),
     [
-        ("taef2", "decoder", 16),
+        pytest.param("taef2", "decoder", 16, marks=pytest.mark.slow),
         ("taef2", "decoder", 100),
         ("taef2", "encoder", 20),
-        ("taesana", "decoder", 8),
+        pytest.param("taesana", "decoder", 8, marks=pytest.mark.slow),
         ("taesana", "encoder", 6),
     ],
 )
@@ -265,6 +265,7 @@ def test_latents_that_are_not_finite_are_refused_before_any_tile(cases, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:The image is not in")
 def test_encode_for_flux_2_is_the_whole_latent(cases, tmp_path):
     case = cases("taef2", "encoder")
     tiler.encode(case.array, tmp_path / "latents.npy", weights=case.path, tile_size_px=192)

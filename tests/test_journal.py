@@ -105,7 +105,7 @@ def test_a_run_that_is_stopped_again_and_again_still_decodes_each_tile_once(tmp_
 
 @pytest.mark.parametrize(
     ("kind", "side", "n_first"),
-    [("npy", 16, 3), ("deflate", 16, 4), ("jpeg", 16, 4)]
+    [("npy", 16, 3), pytest.param("deflate", 16, 4, marks=pytest.mark.slow), ("jpeg", 16, 4)]
     + [pytest.param(kind, 30, 10, marks=pytest.mark.slow) for kind in KINDS],
 )
 def test_the_journal_cut_at_every_byte_loses_only_what_it_told_of(tmp_path, kind, side, n_first):

@@ -126,7 +126,7 @@ def kill_and_resume(tmp_path, kind, n_kills, seed, **sizes):
     return job, lost
 
 
-@pytest.mark.parametrize("kind", ["npy", "deflate", "jpeg"])
+@pytest.mark.parametrize("kind", [pytest.param("npy", marks=pytest.mark.slow), "deflate", "jpeg"])
 def test_killed_and_resumed_it_is_what_it_would_have_been(tmp_path, kind):
     # Each kill costs what is in flight (4 workers, 1 decoded and 3 before or behind that) and what came after the last
     # sync: 0.1 s, of 30 ms a tile, and the tile at which that is seen.
@@ -152,7 +152,9 @@ def test_killed_thirty_times_it_is_what_it_would_have_been(tmp_path, kind, capsy
 # -- stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["SIGINT", "SIGTERM"]
+)
 def test_a_signal_stops_in_order_and_says_how_to_go_on(tmp_path, number):
     job = SlowJob(tmp_path, "image.tif", "--file-tile", "32", seconds=0.4, sync_seconds=60, n_rows=3)
     with job.start() as process:

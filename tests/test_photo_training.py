@@ -59,6 +59,7 @@ def train(photographs, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(train, tmp_path, monkeypatch):
     done = train("whole")
     assert done.exit_code == 0, done.output

@@ -50,7 +50,7 @@ def test_decoder_takes_269_604_macs_a_pixel():
 
 
 @pytest.mark.parametrize("part", NETWORKS)
-@pytest.mark.parametrize("longest_piece", [100, 10_000])
+@pytest.mark.parametrize("longest_piece", [100, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_count_of_the_tiles_is_that_of_the_keras_model(monkeypatch, part, longest_piece):
     counts = []
 

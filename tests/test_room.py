@@ -213,7 +213,9 @@ def run_command(folder, words, limit_bytes=None):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, preexec_fn=limit)
 
 
-@pytest.mark.parametrize("compression", ["deflate", "none", "jpeg"])
+@pytest.mark.parametrize(
+    "compression", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("deflate", "none")), "jpeg"]
+)
 @pytest.mark.parametrize("how", ["a full disk", "a limit"])
 def test_a_full_disk_on_the_way_is_exit_code_6_and_the_job_goes_on_after_freeing(tmp_path, compression, how):
     noise = np.random.default_rng(0).normal(size=(64, 64, 4)).astype(np.float32)

@@ -120,9 +120,9 @@ def test_upscaled_latents_are_verified_as_they_were_decoded(tmp_path, plain_mode
 
 @pytest.mark.filterwarnings("ignore:The latents look like VAE space")
 @pytest.mark.parametrize("compression", ["deflate", "none", "jpeg"])
-@pytest.mark.parametrize("quality", [1, 30, 90, 100])
+@pytest.mark.parametrize("quality", [1, *(pytest.param(each, marks=pytest.mark.slow) for each in (30, 90)), 100])
 def test_a_good_file_of_any_size_and_content_passes(tmp_path, stand_in, compression, quality):
-    if compression != "jpeg" and quality != 90:
+    if compression != "jpeg" and quality != 100:
         pytest.skip("has no quality")
     random = np.random.default_rng(quality)
     for number, (height, width) in enumerate([(1, 1), (1, 90), (2, 2), (33, 7), (70, 41), (64, 64), (65, 129)]):
@@ -643,7 +643,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-@pytest.mark.parametrize("name", ["deflate.tif", "jpeg.tif", "image.npy"])
+@pytest.mark.parametrize("name", ["deflate.tif", pytest.param("jpeg.tif", marks=pytest.mark.slow), "image.npy"])
 def test_memory_is_flat(tmp_path, request, stand_in, name):
     script = PEAK.format(tests=str(request.path.parent))
 
