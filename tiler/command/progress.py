@@ -18,7 +18,7 @@ def show_progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int,
     Yields:
         ``progress(n_done, n_tiles, n_px)``, to be called after each tile from any thread; None when nothing is shown.
     """
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield None
         return
 

@@ -55,13 +55,10 @@ def fetch_weights(name: str) -> dict[Part, Path]:
     return {part: find_checkpoint(name, part) for part in PARTS}
 
 
-def is_packaged(name: str) -> bool:
-    """Say whether a variant comes with this package."""
-    return bool(VARIANTS[name].packaged)
-
-
-def is_published(path: Path) -> bool:
-    """Say whether a file is, byte for byte, one that the list of variants knows."""
+def is_published(name: str, path: Path) -> bool:
+    """Say whether a file of a variant comes with this package or is, byte for byte, a published one."""
+    if VARIANTS[name].packaged:
+        return True
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() in KNOWN
 

@@ -29,11 +29,11 @@ def list_() -> None:
 @click.argument("name")
 def fetch(name: str) -> None:
     """Fetch the weights NAME from the hub, or find them in its cache, and check their sha256."""
-    from tiler.command.weights import fetch_weights, is_packaged, is_published
+    from tiler.command.weights import fetch_weights, is_published
 
     for part, path in fetch_weights(name).items():
         click.echo(f"{part} {path}")
-        if not is_packaged(name) and not is_published(path):
+        if not is_published(name, path):
             # Found in the folder of the environment, which comes first wherever weights are named.
             click.echo(f"Note: not the published file: path={path}", err=True)
 
