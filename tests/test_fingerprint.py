@@ -160,7 +160,7 @@ def test_a_dask_array_is_not_computed_as_a_whole():
     assert len(computed) <= 4 * 64
 
 
-@pytest.mark.parametrize("view", [lambda x: x[:, :, 8:], lambda x: x.transpose(0, 2, 1)], ids=["part", "turned"])
+@pytest.mark.parametrize("view", [lambda x: x[:, 8:], lambda x: x.transpose(0, 2, 1)], ids=["part", "turned"])
 def test_a_part_of_a_memory_map_is_not_copied_to_be_told(tmp_path, view):
     np.save(tmp_path / "a.npy", np.arange(4 * 1000 * 1000, dtype=np.float32).reshape(4, 1000, 1000))
     array = view(np.load(tmp_path / "a.npy", mmap_mode="r"))
