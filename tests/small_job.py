@@ -12,7 +12,10 @@ from taesd_core.network import Network
 from tiler.jobs.job import Job, run_job
 from tiler.plan import Plan
 from tiler.sinks.latent_file import LatentFile
-from tiler.sinks.outputs import Npy, Png, Tiff, Zarr
+from tiler.sinks.npy_file import Npy
+from tiler.sinks.picture_file import Png
+from tiler.sinks.tiff_file import Tiff
+from tiler.sinks.zarr_file import Zarr
 from tiler.sources.array_source import ArraySource
 from tiler.sources.fingerprint import fingerprint_source
 

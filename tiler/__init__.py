@@ -24,7 +24,10 @@ from tiler.plan import Plan
 from tiler.planning import plan_decode, plan_encode
 from tiler.profile import Profile
 from tiler.report import Report
-from tiler.sinks.outputs import Jpeg, Npy, Png, Tiff, WebP, Zarr
+from tiler.sinks.npy_file import Npy
+from tiler.sinks.picture_file import Jpeg, Png, WebP
+from tiler.sinks.tiff_file import Tiff
+from tiler.sinks.zarr_file import Zarr
 from tiler.sources.source import Source
 from tiler.window import Span, Window
 

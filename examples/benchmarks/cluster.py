@@ -61,7 +61,7 @@ def decode(folder: Path, count: int, side: int, seconds: float) -> float:
     from tiler.jobs.cluster import Cluster
     from tiler.jobs.job import Job, run_job
     from tiler.plan import Plan
-    from tiler.sinks.outputs import Tiff
+    from tiler.sinks.tiff_file import Tiff
     from tiler.sources.npy_source import NpySource
 
     path = folder / "latents.npy"

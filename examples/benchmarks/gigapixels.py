@@ -71,7 +71,7 @@ def write_image(path: Path, side: int, compression: Any) -> dict[str, Any]:
     from tiler.jobs.journal import Journal
     from tiler.plan import Plan
     from tiler.profile import Profile
-    from tiler.sinks.outputs import Tiff
+    from tiler.sinks.tiff_file import Tiff
 
     size, measured, profile = side * TILE_PX // SCALE, {}, Profile()
     plan = Plan(Network.decoder(4), size, size, TILE_PX // SCALE, max(2, len(available_cores())))

@@ -157,7 +157,7 @@ def decode_parts(
     from tiler.planning import plan_decode
     from tiler.pyramid import level_shapes
     from tiler.sinks.npy_sink import NpySink
-    from tiler.sinks.outputs import choose_file_tile
+    from tiler.sinks.planned_file import choose_file_tile
     from tiler.sinks.tiff_sink import TiffSink
     from tiler.sources.array_source import ArraySource
     from tiler.sources.upscale import Upscaled

@@ -65,7 +65,7 @@ def run_tiles(folder: Path, side: int) -> dict[str, float]:
     from tiler.jobs.schedule import Tree, build_graph
     from tiler.jobs.tasks import SinkTasks
     from tiler.plan import Plan
-    from tiler.sinks.outputs import Tiff
+    from tiler.sinks.tiff_file import Tiff
 
     size = side * TILE_PX // 8
     plan = Plan(Network.decoder(4), size, size, TILE_PX // 8)

@@ -263,7 +263,7 @@ def plan(
 ) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
     from tiler import planning
-    from tiler.sinks.outputs import Tiff
+    from tiler.sinks.tiff_file import Tiff
 
     output = Tiff("image.tif", file_tile_px=file_tile_px)
     click.echo(planning.plan_decode(latents, output, weights=weights, region=region, **resources).summary())

@@ -9,8 +9,8 @@ from tiler.plan import Plan
 from tiler.sinks.encoded_sink import count_encoded_bytes
 from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
 from tiler.sinks.npy_sink import NpySink
-from tiler.sinks.outputs import PathLike, check_kind
-from tiler.sinks.planned_file import PlannedFile
+from tiler.sinks.outputs import check_kind
+from tiler.sinks.planned_file import PathLike, PlannedFile
 from tiler.sinks.strided_sink import StridedSink, count_bytes
 
 LATENT_KINDS = (".npy", ".safetensors", ".png")

@@ -1,6 +1,7 @@
 """A file to be made of a plan: how it is opened, how large it gets, what tells it from others."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,8 @@ from tiler.errors import OptionError
 from tiler.fields import Fields
 from tiler.plan import Plan
 from tiler.sinks.sink import Sink
+
+PathLike = str | os.PathLike[str]
 
 LARGE_PX = 800_000
 """From here on a file gets larger tiles: libvips refuses more than about 2.6 million in a level."""
@@ -65,3 +68,16 @@ def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
             "tile must be a multiple of 16 px and divide the tile. Change --tile-size or --file-tile."
         )
     return file_tile_px
+
+
+def check_lossless(compression: str, quality: int) -> None:
+    """Refuse what cannot be verified.
+
+    Raises:
+        OptionError: it loses something, nobody can tell how much.
+    """
+    if quality < 100:
+        raise OptionError(
+            f"Not to be verified: compression={compression}, quality={quality}; nothing says how far its pixels may be "
+            "off. Use --quality 100, which loses nothing, another compression, or leave --verify out."
+        )

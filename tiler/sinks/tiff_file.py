@@ -1,0 +1,94 @@
+"""What is said of a TIFF that is to be made."""
+
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from pathlib import Path
+
+from tiler.fields import Fields
+from tiler.plan import Plan
+from tiler.pyramid import level_shapes
+from tiler.sinks import tiff_sink
+from tiler.sinks.compression import KINDS, Compression, DType
+from tiler.sinks.planned_file import PathLike, PlannedFile, check_lossless, choose_file_tile, choose_step
+from tiler.sinks.tiff_sink import Layout, TiffSink
+from tiler.sinks.tile_codec import TileCodec
+
+
+@dataclass(frozen=True, slots=True)
+class Tiff:
+    """A tiled BigTIFF; see ``tiler.sinks.tiff_sink``.
+
+    Example:
+        >>> import tiler
+        >>> small = tiler.Tiff("image.tif", compression="jpeg", quality=95)
+    """
+
+    path: PathLike
+    """Its name."""
+    _: KW_ONLY
+    dtype: DType = "uint8"
+    """"uint8" or "uint16", of 255 or 65535 where the model gives 1.0; "float32", what the model gives, not clipped."""
+    layout: Layout = "pages"
+    """"pages" for OpenSlide, libvips, GDAL and most others; "ome" (OME-TIFF) for Bio-Formats, QuPath and Fiji."""
+    compression: Compression = "deflate"
+    """"deflate", "lzw", "zstd" and "none" lose nothing, nor do "webp" and "jxl" at a quality of 100; "jpeg" does.
+    "lzw", "zstd" and "jxl" need the extra ``codecs``. Not all readers know "zstd", "webp" and "jxl"."""
+    quality: int = 90
+    """Of JPEG, WebP and JPEG XL, 1 to 100."""
+    file_tile_px: int | None = None
+    """Side of the file's own tiles; by default the largest power of 2 up to 512 (1024 for huge images) that divides
+    a tile of the plan."""
+    pyramid: bool = True
+    """Whether there are reduced levels for viewers."""
+
+    @property
+    def caveat(self) -> str:
+        """What to know of it: who does not read it."""
+        kind = KINDS.get(self.compression)
+        return f"{self.compression} in a TIFF: {kind.caveat}." if kind is not None and kind.caveat else ""
+
+    def choose_step(self, size_px: int) -> int:
+        """Return what tiles must be multiples of by default, px: whole tiles of the file."""
+        return choose_step(size_px, self.file_tile_px)
+
+    def plan(self, plan: Plan, *, overwrite: bool) -> PlannedFile:
+        """Return the file that holds the output of a plan.
+
+        Raises:
+            OptionError: an option is out of its range.
+        """
+        path, shape, file_tile_px = Path(self.path), plan.output_shape, choose_file_tile(plan, self.file_tile_px)
+        codec = TileCodec(self.compression, self.quality, file_tile_px, self.dtype)
+        tiff_sink.check_layout(self.layout)
+        said: Fields = {"kind": "TIFF", "dtype": self.dtype, "layout": self.layout, "compression": self.compression}
+        if not codec.lossless:
+            said["quality"] = self.quality
+        open_sink = partial(
+            TiffSink,
+            path,
+            shape,
+            dtype=self.dtype,
+            layout=self.layout,
+            compression=self.compression,
+            quality=self.quality,
+            file_tile_px=file_tile_px,
+            pyramid=self.pyramid,
+            overwrite=overwrite,
+        )
+        return PlannedFile(
+            path,
+            overwrite,
+            open_sink,
+            tiff_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
+            len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
+            said | {"TIFF tile": f"{file_tile_px} px", "pyramid": self.pyramid},
+        )
+
+    def check_verifiable(self) -> None:
+        """Refuse what cannot be verified.
+
+        Raises:
+            OptionError: it loses something, nobody can tell how much.
+        """
+        if self.compression in ("webp", "jxl"):
+            check_lossless(self.compression, self.quality)
