@@ -73,6 +73,18 @@ def compile_fixed_stage(stage: "FixedStageModel", shape: tuple[int, int, int]) -
     return _jax_function(stage)
 
 
+def compile_whole(model: keras.Model) -> Callable[[Tensor], Tensor]:
+    """Return a plain model as a compiled function of (batch, height, width, channels) maps of any size.
+
+    Keras' own ``predict`` compiles each size anew, and TensorFlow warns of that.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(model, autograph=False).get_concrete_function(tf.TensorSpec(model.input_shape))
+    return model.predict_on_batch
+
+
 def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile what lies between two convolutions into loops, one after another, that keep what they can in registers.
 

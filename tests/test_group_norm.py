@@ -13,6 +13,7 @@ from taesd_core.network import Network
 from taesd_core.tensors import ConvolutionTensors
 from taesd_core.window_model import WindowModel
 from tiler import api
+from tiler.checks.reference import load_reference
 from tiler.jobs.engine import run_tile
 from tiler.jobs.statistics import gather_statistics, prepare_model
 from tiler.plan import Plan
@@ -324,3 +325,16 @@ def _names(network):
     from taesd_core.layers import convolutions
 
     return [".".join(map(str, (place.position, *(place.inner or ())))) for place in convolutions(network.layers)]
+
+
+def test_verifying_windows_of_many_sizes_compiles_once_and_tensorflow_warns_nobody(cases, caplog, monkeypatch):
+    tensorflow = pytest.importorskip("tensorflow")
+    monkeypatch.setattr(tensorflow.get_logger(), "propagate", True)  # as far as caplog
+    case = cases("taef2", "decoder")
+    reference = load_reference(case.path, case.source)
+    for size in range(8, 16):
+        window = case.array[:size, : 30 - size]
+        assert reference(window).shape == (8 * size, 8 * (30 - size), 3)
+    assert not caplog.records
+    # And it is still the plain model.
+    assert case.error(reference(case.array)) < 1e-5

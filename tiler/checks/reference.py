@@ -17,7 +17,7 @@ def load_reference(path: Path, source: Source, margins: tuple[int, int] = (0, 0)
     What its group norms must know of all latents is gathered from the source, without its margins, by plain models too.
     """
     with quiet_start():
-        from taesd_core.compile import keep_float32
+        from taesd_core.compile import compile_whole, keep_float32
         from taesd_core.whole_image import build_whole_image_model
 
     checkpoint = load_checkpoint(path, "decoder")
@@ -29,7 +29,8 @@ def load_reference(path: Path, source: Source, margins: tuple[int, int] = (0, 0)
         *fitting, last = tensors[: len(list(convolutions(layers)))]
         model = build_whole_image_model(layers, (*fitting, last._replace(norm=None)), statistics)
         # Not model(window): run op by op, Keras keeps every map of the network until the last.
-        return lambda window: np.asarray(model.predict_on_batch(window[None])[0])
+        run = compile_whole(model)
+        return lambda window: np.asarray(run(window[None])[0])
 
     statistics: list[Statistics] = []
     for each in network.passes:
