@@ -214,6 +214,23 @@ def stop_at_the_third_tile(monkeypatch, latents, output, how):
             tiler.decode(latents, output, **how)
 
 
+@pytest.mark.parametrize("file", ["a.ome.tif", "a.OME.TIFF", "a.ome.btf", "a.tif", "a.btf"])
+def test_a_name_that_promises_ome_gets_it_and_no_other_does(tmp_path, stand_in, latents, file):
+    source = latents(HEIGHT, WIDTH)
+    path = tmp_path / file
+    tiler.decode(source, path, weights="photo", tile_size_px=TILE_PX)
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_bigtiff
+        [series] = tiff.series
+        assert (tiff.is_ome, series.kind) == ((True, "ome") if ".ome." in file.lower() else (False, "generic"))
+        assert (series.axes, series.shape, len(series.levels)) == ("YXS", (HEIGHT * 8, WIDTH * 8, 3), 3)
+        if tiff.is_ome:
+            pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+            assert (pixels["SizeY"], pixels["SizeX"], pixels["Type"]) == (HEIGHT * 8, WIDTH * 8, "uint8")
+        np.testing.assert_array_equal(series.asarray(), RepeatModel()(source, ((True, True), (True, True))))
+    assert tiler.verify(path, source, weights="photo", samples=0).ok
+
+
 # -- what is refused, before any work
 
 
@@ -228,12 +245,23 @@ def stop_at_the_third_tile(monkeypatch, latents, output, how):
         ("a.png", {"dtype": "float32"}, "No such numbers in a PNG: dtype=float32.* a.tif --dtype float32"),
         ("a.tif", {"dtype": "float32", "compression": "jpeg"}, "No such numbers in this compression: dtype=float32"),
         ("a.webp", {"quality": 0}, "No such quality: quality=0"),
+        ("a.tif", {"quality": 95}, "No quality in this compression: quality=95, compression=deflate"),
+        ("a.tif", {"quality": 100, "compression": "zstd"}, "quality=100, compression=zstd, which loses nothing"),
+        ("a.ome.tif", {"layout": "pages"}, r"The name promises OME-XML: .*layout=pages.* or name it a\.tif\."),
+        ("a.ome.png", {}, "The name promises OME, which is a TIFF or a Zarr"),
     ],
     ids=str,
 )
 def test_what_a_kind_cannot_hold_is_refused(tmp_path, latents, file, options, words):
     with pytest.raises(OptionError, match=words):
         tiler.decode(latents(5, 5), describe_output(tmp_path / file, options), weights="photo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_means_another_kind_of_file_is_refused(tmp_path, latents):
+    for output in (tiler.Tiff(tmp_path / "a.png"), tiler.Png(tmp_path / "a.tif"), tiler.Npy(tmp_path / "a.ome.zarr")):
+        with pytest.raises(OptionError, match="The name promises another kind of file"):
+            tiler.decode(latents(5, 5), output, weights="photo")
     assert not list(tmp_path.iterdir())
 
 

@@ -76,7 +76,7 @@ def open_written_image(path: Path) -> WrittenImage:
             from tiler.checks.written_zarr import WrittenZarr
 
             return WrittenZarr(path)
-        if kind in (".tif", ".tiff"):
+        if kind in (".tif", ".tiff", ".btf", ".tf2", ".tf8"):
             return WrittenTiff(path)
         from tiler.checks.written_picture import WrittenPicture
 

@@ -173,7 +173,7 @@ layout = _option(
     "--layout",
     type=click.Choice(["pages", "ome"]),
     help="Of a TIFF's levels: pages for OpenSlide, libvips and most others, ome (OME-TIFF) for Bio-Formats, QuPath and "
-    "Fiji.  [default: pages]",
+    "Fiji.  [default: ome where the name ends in .ome.tif, else pages]",
 )
 file_tile = _number(
     "--file-tile",

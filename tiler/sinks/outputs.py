@@ -9,15 +9,14 @@ from tiler.errors import OptionError
 from tiler.sinks.npy_file import Npy
 from tiler.sinks.picture_file import Jpeg, Png, WebP
 from tiler.sinks.planned_file import PathLike
-from tiler.sinks.tiff_file import Tiff
+from tiler.sinks.tiff_file import TIFF_ENDINGS, Tiff
 from tiler.sinks.zarr_file import Zarr
 
 OutputFile = Tiff | Npy | Zarr | Png | Jpeg | WebP
 """What ``decode`` writes."""
 
 _KINDS: dict[str, type[OutputFile]] = {
-    ".tif": Tiff,
-    ".tiff": Tiff,
+    **dict.fromkeys(TIFF_ENDINGS, Tiff),
     ".npy": Npy,
     ".zarr": Zarr,
     ".png": Png,
@@ -31,11 +30,13 @@ def describe_output(output: PathLike | OutputFile, options: Mapping[str, Any] | 
     """Return the kind of file that a name's ending means, with options by their names.
 
     Raises:
-        OptionError: there is no such kind, or it has no such option.
+        OptionError: there is no such kind, it has no such option, or the name promises another one.
     """
     if isinstance(output, OutputFile):
+        _check_promise(Path(output.path), type(output))
         return output
     kind = _KINDS[check_kind(Path(output))]
+    _check_promise(Path(output), kind)
     options = options or {}
     for name, value in options.items():
         if name not in {field.name for field in fields(kind)}:
@@ -53,3 +54,15 @@ def check_kind(path: Path, kinds: tuple[str, ...] = tuple(_KINDS)) -> str:
     if kind not in kinds:
         raise OptionError(f"No such kind of output: path={path}. The name must end in {', '.join(kinds)}.")
     return kind
+
+
+def _check_promise(path: Path, kind: type[OutputFile]) -> None:
+    """Refuse a name that people, and programs, would take for another kind of file."""
+    promised = _KINDS.get(path.suffix.lower(), kind)
+    if promised is not kind:
+        raise OptionError(
+            f"The name promises another kind of file: path={path}, kind={kind.__name__}. Name it otherwise, or use "
+            f"{promised.__name__}."
+        )
+    if kind not in (Tiff, Zarr) and path.stem.lower().endswith(".ome"):
+        raise OptionError(f"The name promises OME, which is a TIFF or a Zarr: path={path}. Name it otherwise.")

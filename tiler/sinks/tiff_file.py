@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 
+from tiler.errors import OptionError
 from tiler.fields import Fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
@@ -12,6 +13,13 @@ from tiler.sinks.compression import KINDS, Compression, DType
 from tiler.sinks.planned_file import PathLike, PlannedFile, check_lossless, choose_file_tile, choose_step
 from tiler.sinks.tiff_sink import Layout, TiffSink
 from tiler.sinks.tile_codec import TileCodec
+
+TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
+"""What names of TIFFs end in; the last three mean BigTIFF, which all of ours are."""
+OME_ENDINGS = tuple(f".ome{ending}" for ending in TIFF_ENDINGS)
+"""Names that promise OME-XML. Source: https://ome-model.readthedocs.io, OME-TIFF."""
+QUALITY = 90
+"""Where none is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +36,14 @@ class Tiff:
     _: KW_ONLY
     dtype: DType = "uint8"
     """"uint8" or "uint16", of 255 or 65535 where the model gives 1.0; "float32", what the model gives, not clipped."""
-    layout: Layout = "pages"
-    """"pages" for OpenSlide, libvips, GDAL and most others; "ome" (OME-TIFF) for Bio-Formats, QuPath and Fiji."""
+    layout: Layout | None = None
+    """"pages" for OpenSlide, libvips, GDAL and most others; "ome" (OME-TIFF) for Bio-Formats, QuPath and Fiji. By
+    default "ome" where the name ends in ``.ome.tif`` or the like, else "pages"."""
     compression: Compression = "deflate"
     """"deflate", "lzw", "zstd" and "none" lose nothing, nor do "webp" and "jxl" at a quality of 100; "jpeg" does.
     "lzw", "zstd" and "jxl" need the extra ``codecs``. Not all readers know "zstd", "webp" and "jxl"."""
-    quality: int = 90
-    """Of JPEG, WebP and JPEG XL, 1 to 100."""
+    quality: int | None = None
+    """Of JPEG, WebP and JPEG XL, 1 to 100; 90 by default. What loses nothing has none."""
     file_tile_px: int | None = None
     """Side of the file's own tiles; by default the largest power of 2 up to 512 (1024 for huge images) that divides
     a tile of the plan."""
@@ -58,19 +67,19 @@ class Tiff:
             OptionError: an option is out of its range.
         """
         path, shape, file_tile_px = Path(self.path), plan.output_shape, choose_file_tile(plan, self.file_tile_px)
-        codec = TileCodec(self.compression, self.quality, file_tile_px, self.dtype)
-        tiff_sink.check_layout(self.layout)
-        said: Fields = {"kind": "TIFF", "dtype": self.dtype, "layout": self.layout, "compression": self.compression}
+        layout, quality = choose_layout(path, self.layout), self._choose_quality()
+        codec = TileCodec(self.compression, quality, file_tile_px, self.dtype)
+        said: Fields = {"kind": "TIFF", "dtype": self.dtype, "layout": layout, "compression": self.compression}
         if not codec.lossless:
-            said["quality"] = self.quality
+            said["quality"] = quality
         open_sink = partial(
             TiffSink,
             path,
             shape,
             dtype=self.dtype,
-            layout=self.layout,
+            layout=layout,
             compression=self.compression,
-            quality=self.quality,
+            quality=quality,
             file_tile_px=file_tile_px,
             pyramid=self.pyramid,
             overwrite=overwrite,
@@ -91,4 +100,31 @@ class Tiff:
             OptionError: it loses something, nobody can tell how much.
         """
         if self.compression in ("webp", "jxl"):
-            check_lossless(self.compression, self.quality)
+            check_lossless(self.compression, self._choose_quality())
+
+    def _choose_quality(self) -> int:
+        kind = KINDS.get(self.compression)
+        if self.quality is not None and kind is not None and kind.loss == "never":
+            raise OptionError(
+                f"No quality in this compression: quality={self.quality}, compression={self.compression}, which loses "
+                "nothing. Leave --quality out, or use --compression jpeg."
+            )
+        return QUALITY if self.quality is None else self.quality
+
+
+def choose_layout(path: Path, layout: Layout | None) -> Layout:
+    """Return the layout that is asked for, or that a name means.
+
+    Raises:
+        OptionError: the name promises another one, or there is no such layout.
+    """
+    promised = path.name.lower().endswith(OME_ENDINGS)
+    if layout is None:
+        return "ome" if promised else "pages"
+    tiff_sink.check_layout(layout)
+    if promised and layout != "ome":
+        raise OptionError(
+            f"The name promises OME-XML: path={path}, layout={layout}, which has none. Leave --layout out, or name it "
+            f"{path.with_suffix('').stem}{path.suffix}."
+        )
+    return layout
