@@ -6,6 +6,8 @@
 Importing this package is cheap; TensorFlow, dask and tifffile are loaded when they are used.
 """
 
+import logging
+
 from tiler.api import decode, decode_lazily, encode, preview, verify
 from tiler.checks.verification import Verification
 from tiler.errors import (
@@ -30,6 +32,8 @@ from tiler.sinks.tiff_file import Tiff
 from tiler.sinks.zarr_file import Zarr
 from tiler.sources.source import Source
 from tiler.window import Span, Window
+
+logging.getLogger("tiler").addHandler(logging.NullHandler())
 
 __all__ = [
     "InputError",

@@ -34,11 +34,12 @@ from tiler.models import (
     load_same_model,
     read_checkpoint,
 )
+from tiler.phase import REPORT
 from tiler.plan import Plan
 from tiler.planning import check_place, find_area, make_plan
 from tiler.profile import Profile
 from tiler.region import Region
-from tiler.report import Report, run_and_report
+from tiler.report import Report, describe_report, run_and_report
 from tiler.sinks.compression import DType
 from tiler.sinks.latent_file import LatentFile
 from tiler.sinks.outputs import OutputFile, check_kind, describe_output
@@ -168,6 +169,7 @@ def decode(
         open_source=partial(latents.open, checkpoint.network, convention=find_convention(weights)),
     )
     report = replace(run_and_report(job, progress, started, executor), n_replaced=len(replaced))
+    REPORT.info(describe_report(report))
     if verify is None:
         return report
     verification = _verify_file(planned.path, source, path, plan, verify)
@@ -300,7 +302,9 @@ def encode(
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
     continued_px = source.shape[0] - opened.shape[0], source.shape[1] - opened.shape[1]
-    return replace(run_and_report(job, progress, started), n_replaced=len(replaced), continued_px=continued_px)
+    report = replace(run_and_report(job, progress, started), n_replaced=len(replaced), continued_px=continued_px)
+    REPORT.info(describe_report(report))
+    return report
 
 
 def decode_lazily(
@@ -424,8 +428,10 @@ def _verify_file(
     network = read_checkpoint(checkpoint, "decoder").network
     load = partial(load_reference, checkpoint, source, plan.margins)
     try:
-        return verify_image(
+        found = verify_image(
             path, image, source, network, load, place=plan.place, samples=samples, seed=seed, progress=progress
         )
     finally:
         image.close()
+    REPORT.info(found.verdict)
+    return found

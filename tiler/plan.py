@@ -205,6 +205,11 @@ class Plan:
         return height * width * self.network.scale_in**2
 
     @property
+    def doing(self) -> str:
+        """What is done, in a word."""
+        return "Decoding" if self.network.scale_in == 1 else "Encoding"
+
+    @property
     def pays_fitting(self) -> bool:
         """Whether a model is made ready for the tiles; the plan alone says so: it always gives the same pixels."""
         return self.n_image_px >= FITTED_PX

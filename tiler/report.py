@@ -1,5 +1,7 @@
 """What a finished job has done."""
 
+import resource
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 from tiler.checks.verification import Verification
 from tiler.jobs.job import Executor, Job, run_job
 from tiler.jobs.schedule import Progress
+from tiler.memory import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +51,29 @@ def run_and_report(job: Job, progress: Progress | None, started: float, executor
         done.n_resumed,
         sum(each.stat().st_size for each in [path, *path.rglob("*")] if each.is_file()),
         job.profile.wall_seconds,
+    )
+
+
+def describe_report(report: Report) -> str:
+    """Return a line that says what was written, how long it took, and the peak memory of this process.
+
+    And one that says what of the input was replaced, if anything was.
+    """
+    height, width, channels = report.shape
+    levels = f", {report.n_levels} levels" if report.n_levels > 1 else ""
+    tiles = "1 tile" if report.n_tiles == 1 else f"{report.n_tiles} tiles"
+    if report.n_resumed:
+        tiles += f", {report.n_resumed} of them finished before,"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    rows, columns = report.continued_px
+    continued = f"the image was continued by {rows} rows and {columns} columns; " if rows or columns else ""
+    replaced = ""
+    if report.n_replaced:
+        this_run = " by this run" if report.n_resumed else ""
+        replaced = f"\n{report.n_replaced:,} values of the input were NaN or Inf and read as 0{this_run}"
+    return (
+        f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
+        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
+        f"peak memory {format_bytes(peak_bytes)}{replaced}"
     )

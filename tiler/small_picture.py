@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import OptionError
+from tiler.phase import Phase
 from tiler.sources.source import Source
 from tiler.window import Span, Window
 
@@ -42,7 +43,9 @@ def average_down(source: Source, height: int, width: int) -> NDArray[np.float32]
     """
     full_height, full_width, channels = source.shape
     total = np.zeros((height, width, channels))
-    for rows in cut(full_height, PART_ROWS):
+    strips = cut(full_height, PART_ROWS)
+    phase = Phase("Averaging", len(strips), "strips")
+    for rows in strips:
         row_shares, first_row = share_out(rows, full_height, height)
         for columns in cut(full_width, PART_COLUMNS):
             column_shares, first_column = share_out(columns, full_width, width)
@@ -53,6 +56,7 @@ def average_down(source: Source, height: int, width: int) -> NDArray[np.float32]
                 total[first_row : first_row + len(row_shares), first_column : first_column + len(column_shares)] += (
                     reduced
                 )
+        phase.count()
     return total.astype(np.float32)
 
 

@@ -17,6 +17,7 @@ from tiler.checks.window_check import Reference, WindowCheck, check_window
 from tiler.checks.written_image import UNITS, WrittenImage
 from tiler.errors import OptionError
 from tiler.model import Network
+from tiler.phase import LOG, Phase, say_count
 from tiler.pyramid import level_shapes
 from tiler.sources.source import Source
 from tiler.window import Window
@@ -119,18 +120,28 @@ def verify_image(
     if problems:
         return Verification(path, problems)
     windows = list_windows(image, samples, seed)
-    n_all = len(windows) + sum(len(list_tiles(image, level)) for level in range(1, len(image.levels)))
+    n_tiles = sum(len(list_tiles(image, level)) for level in range(1, len(image.levels)))
+    n_all = len(windows) + n_tiles
     n_done = n_px = 0
+    height, width = place.shape
+    LOG.info(
+        f"Verifying {path}: {height * width / 1e6:,.1f} megapixels, {say_count(n_tiles, 'tile')} of reduced levels, "
+        f"{say_count(len(windows), 'window')} decoded again"
+    )
+    phase = Phase("Comparing levels", n_tiles, "tiles")
 
     def tell(window: Window) -> None:
         nonlocal n_done, n_px
-        n_done, n_px = n_done + 1, n_px + len(window.rows) * len(window.columns)
+        n_window_px = len(window.rows) * len(window.columns)
+        n_done, n_px = n_done + 1, n_px + n_window_px
+        phase.count(n_window_px)
         if progress is not None:
             progress(n_done, n_all, n_px)
 
     # The levels first: that is quick, and what is found there is found wherever it is.
     levels = tuple(check_level(image, level, tell) for level in range(1, len(image.levels)))
     reference = load_reference() if windows else None
+    phase = Phase("Decoding again", len(windows), "windows")
     checked = []
     for window in windows:
         assert reference is not None

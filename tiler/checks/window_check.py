@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tiler.checks.sampling import ALIGNMENT, cover
 from tiler.checks.written_image import UNITS, DamagedImageError, WrittenImage
 from tiler.model import Network
+from tiler.phase import Phase
 from tiler.sources.finite import check_finite
 from tiler.sources.source import Source
 from tiler.window import Window
@@ -126,7 +127,9 @@ def gather_plainly(
     """
     height, width, _ = source.shape
     n_values, sums, squares = 0, np.zeros(groups), np.zeros(groups)
-    for window in cover(height - 2 * margins[0], width - 2 * margins[1], GATHER_SIDE):
+    windows = cover(height - 2 * margins[0], width - 2 * margins[1], GATHER_SIDE)
+    phase = Phase("Gathering statistics", len(windows), "windows")
+    for window in windows:
         window = Window(window.rows + margins[0], window.columns + margins[1])
         read = window.grow(network.halo + SPARE, height, width)
         values = reference(_read(source, read))[(window - read).slices].astype(np.float64)
@@ -134,6 +137,7 @@ def gather_plainly(
         n_values += len(values) * values.shape[2]
         sums += values.sum(axis=(0, 2))
         squares += np.square(values).sum(axis=(0, 2))
+        phase.count()
     mean = sums / n_values
     return mean, squares / n_values - mean**2
 

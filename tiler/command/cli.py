@@ -1,7 +1,5 @@
 """The command line. It loads nothing heavy: TensorFlow, dask, tifffile and Pillow come with the work itself."""
 
-import resource
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,6 @@ from tiler.command.weights_cli import weights
 if TYPE_CHECKING:
     from tiler.latents import Latents
     from tiler.region import Region
-    from tiler.report import Report
     from tiler.sinks.outputs import OutputFile
 
 
@@ -90,6 +87,7 @@ def decode(
     from tiler.command.progress import show_progress
     from tiler.models import find_checkpoint, find_named
     from tiler.profile import Profile
+    from tiler.report import describe_report
 
     if output.caveat and not quiet:
         click.echo(f"Note: {output.caveat}", err=True)
@@ -116,7 +114,7 @@ def decode(
             **conduct,
         )
     if not quiet:
-        click.echo(describe(report))
+        click.echo(describe_report(report))
         if report.verification is not None:
             click.echo(report.verification.verdict)
     if seconds is not None:
@@ -195,6 +193,7 @@ def encode(
     from tiler.command.progress import show_progress
     from tiler.models import find_checkpoint
     from tiler.profile import Profile
+    from tiler.report import describe_report
 
     if dry_run:
         found = find_checkpoint(weights, "encoder")
@@ -215,7 +214,7 @@ def encode(
             **conduct,
         )
     if not quiet:
-        click.echo(describe(report))
+        click.echo(describe_report(report))
     if seconds is not None:
         click.echo(seconds.summary())
 
@@ -236,12 +235,14 @@ def preview(latents: "Latents", output: Path, weights: str | None, size_px: int,
 
     from tiler import api
     from tiler.command.preview_file import check_picture, save_picture
+    from tiler.command.progress import tell_lines
     from tiler.sinks.sink import check_apart
 
     output = check_picture(output, overwrite=overwrite)
     check_apart(output, {"latents": latents.data, "weights": weights})
     started = time.monotonic()
-    picture = api.preview(latents, weights=weights, size_px=size_px)
+    with tell_lines(quiet=quiet):
+        picture = api.preview(latents, weights=weights, size_px=size_px)
     save_picture(picture, output)
     if not quiet:
         height, width, _ = picture.shape
@@ -282,12 +283,14 @@ def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
     from functools import partial
 
     from tiler.command.demo import run_demo
-    from tiler.command.progress import show_progress
+    from tiler.command.progress import show_progress, tell_lines
+    from tiler.report import describe_report
 
-    report = run_demo(output, megapixels=megapixels, overwrite=overwrite, show=partial(show_progress, quiet=quiet))
+    with tell_lines(quiet=quiet):
+        report = run_demo(output, megapixels=megapixels, overwrite=overwrite, show=partial(show_progress, quiet=quiet))
     if quiet:
         return
-    click.echo(describe(report.decoded))
+    click.echo(describe_report(report.decoded))
     click.echo(
         f"A picture drawn for the occasion, encoded in {report.encoded.seconds:.0f} s and decoded again, tile by tile: "
         f"PSNR {report.psnr_db:.1f} dB."
@@ -299,33 +302,6 @@ def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
 
 
 main.add_command(weights)
-
-
-def describe(report: "Report") -> str:
-    """Return a line that says what was written, how long it took, and the peak memory of this process.
-
-    And one that says what of the input was replaced, if anything was.
-    """
-    from tiler.memory import format_bytes
-
-    height, width, channels = report.shape
-    levels = f", {report.n_levels} levels" if report.n_levels > 1 else ""
-    tiles = "1 tile" if report.n_tiles == 1 else f"{report.n_tiles} tiles"
-    if report.n_resumed:
-        tiles += f", {report.n_resumed} of them finished before,"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
-    rows, columns = report.continued_px
-    continued = f"the image was continued by {rows} rows and {columns} columns; " if rows or columns else ""
-    replaced = ""
-    if report.n_replaced:
-        this_run = " by this run" if report.n_resumed else ""
-        replaced = f"\n{report.n_replaced:,} values of the input were NaN or Inf and read as 0{this_run}"
-    return (
-        f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
-        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
-        f"peak memory {format_bytes(peak_bytes)}{replaced}"
-    )
 
 
 def _connect(scheduler: str | None) -> AbstractContextManager[Any]:

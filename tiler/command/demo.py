@@ -14,6 +14,7 @@ from tiler.api import decode, encode
 from tiler.command.demo_picture import DemoPicture
 from tiler.errors import OptionError
 from tiler.memory import default_budget_bytes
+from tiler.phase import Phase
 from tiler.report import Report
 from tiler.sinks.sink import check_output
 from tiler.sources.source import Source
@@ -111,11 +112,13 @@ def measure_psnr(image: Path, picture: Source) -> float:
     squared_error = 0.0
     with TiffFile(image) as tiff:
         page = tiff.pages.first
+        phase = Phase("Comparing", len(page.dataoffsets), "file tiles")
         for pixels, (_, _, row, column, _), (_, height, width, _) in page.segments():
             # Tiles at the far edges are padded to their full size.
             rows = Span(row, min(row + height, page.imagelength))
             columns = Span(column, min(column + width, page.imagewidth))
             error = pixels[0, : len(rows), : len(columns)] / np.float32(255) - picture.read(Window(rows, columns))
             squared_error += float(np.square(error, dtype=np.float64).sum())
+            phase.count(len(rows) * len(columns))
     mean = squared_error / math.prod(picture.shape)
     return 10 * math.log10(1 / mean) if mean else math.inf

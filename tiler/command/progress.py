@@ -1,25 +1,31 @@
-"""A progress bar on standard error: tiles, megapixels a second, time left."""
+"""How far it is, on standard error: a bar where that is a terminal, else lines, as in the log of a batch system."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import click
+
+from tiler.phase import LOG
 
 
 @contextmanager
 def show_progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, int], None] | None]:
-    """Show a progress bar while the block runs; nothing when ``quiet`` or when nobody watches.
+    """Show a progress bar while the block runs, or lines where there is no terminal; nothing when ``quiet``.
 
     The bar is there from the start, before the first tile is known of: what loads looks alive.
 
     Args:
-        label: what is being done.
+        label: what is being done, beside the bar.
         quiet: show nothing.
 
     Yields:
-        ``progress(n_done, n_tiles, n_px)``, to be called after each tile from any thread; None when nothing is shown.
+        ``progress(n_done, n_tiles, n_px)``, to be called after each tile from any thread; None where there is no bar.
     """
     if quiet or not sys.stderr.isatty():
-        yield None
+        with tell_lines(quiet=quiet):
+            yield None
         return
 
     from rich.console import Console
@@ -44,3 +50,29 @@ def show_progress(label: str, *, quiet: bool = False) -> Iterator[Callable[[int,
 
     with bar:
         yield progress
+
+
+@contextmanager
+def tell_lines(*, quiet: bool = False) -> Iterator[None]:
+    """Say on standard error what ``tiler.phase`` tells while the block runs; not on a terminal, nor when ``quiet``."""
+    if quiet or sys.stderr.isatty() or any(isinstance(each, _Lines) for each in LOG.handlers):
+        yield
+        return
+    level, propagates, handler = LOG.level, LOG.propagate, _Lines()
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    # A library may have asked for all lines there are: this one is said once.
+    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)
+        LOG.propagate = propagates
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Nobody may listen any more, or the log's disk be full: that is no reason to stop.
+        with suppress(OSError, ValueError):
+            click.echo(record.getMessage(), err=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tiler.sinks.sink import Sink
 
 CONNECT_SECONDS = 30
+LOOK_SECONDS = 60
+"""So often somebody who waits looks whether a line is due."""
 BUNDLE = 256
 """Tasks whose ends are waited for together where there is no pyramid."""
 
@@ -145,7 +147,7 @@ class Cluster:
         end.add_done_callback(told.put)
         seen: set[Task] = set()
         try:
-            while (message := told.get()) is not end:
+            while (message := _wait(told, tally)) is not end:
                 level, row, column, seconds = message
                 task = level, row, column
                 job.profile.add(seconds)
@@ -215,6 +217,15 @@ def bundle(graph: Graph, keys: list[Any], run: str) -> Any:
             number += 1
         keys = above
     return keys[0]
+
+
+def _wait(told: "SimpleQueue[Any]", tally: Tally) -> Any:
+    """Return what the cluster says next; it may be long before it says anything."""
+    while True:
+        try:
+            return told.get(timeout=LOOK_SECONDS)
+        except Empty:
+            tally.phase.look()
 
 
 def wait_for(results: list[Quarter | None]) -> None:

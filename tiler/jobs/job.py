@@ -14,7 +14,9 @@ from tiler.jobs.journal_file import FORMAT
 from tiler.jobs.room import check_disk, check_memory
 from tiler.jobs.schedule import Progress, run_plan
 from tiler.jobs.statistics import PassTally, prepare_model
+from tiler.memory import format_bytes
 from tiler.model import Model
+from tiler.phase import LOG, say_count
 from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.sinks.planned_file import PlannedFile
@@ -136,6 +138,7 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
             sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
             # Fewer than there were lines, where quarters are missing.
             n_resumed = journal.n_finished
+            LOG.info(_describe_start(job, n_resumed))
             executor.run(job, journal, sink, progress)
         journal.commit()
     except BaseException as error:
@@ -144,6 +147,16 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
         journal.leave(error)
         raise
     return Done(output.n_levels, n_resumed)
+
+
+def _describe_start(job: Job, n_resumed: int) -> str:
+    plan = job.plan
+    tiles = say_count(plan.n_tiles, "tile")
+    before = f", {n_resumed:,} of them finished before" if n_resumed else ""
+    return (
+        f"{plan.doing} to {job.output.path}: {tiles}{before}, {plan.n_image_px / 1e6:,.1f} megapixels, "
+        f"about {format_bytes(max(plan.peak_bytes, job.output.commit_bytes))} of memory at the peak"
+    )
 
 
 def _count_missing(job: Job, journal: Journal) -> int:

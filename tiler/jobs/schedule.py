@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from tiler.jobs.tasks import Quarter, SinkTasks, Tasks, Writable
+from tiler.phase import Phase
 from tiler.plan import Plan, Tile
 from tiler.pyramid import Task, find_children
 
@@ -189,16 +190,21 @@ class Tally:
         self._plan, self._progress = plan, progress
         self._n_done, self._n_px = plan.n_tiles - n_missing, 0
         self._lock = Lock()
+        self.phase = Phase(plan.doing, plan.n_tiles, "tiles", n_before=self._n_done)
+        """Tells it in lines."""
         if progress is not None and self._n_done:
             progress(self._n_done, plan.n_tiles, 0)
 
     def count(self, task: Task) -> None:
         """Note a finished task; those above level 0 do not count."""
         level, row, column = task
-        if self._progress is None or level:
+        if level:
             return
         height, width = self._plan.tile(row, column).write.shape
+        n_px = height * width * self._plan.network.scale_in**2
         with self._lock:
             self._n_done += 1
-            self._n_px += height * width * self._plan.network.scale_in**2
-            self._progress(self._n_done, self._plan.n_tiles, self._n_px)
+            self._n_px += n_px
+            if self._progress is not None:
+                self._progress(self._n_done, self._plan.n_tiles, self._n_px)
+        self.phase.count(n_px)

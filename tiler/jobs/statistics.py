@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tiler.jobs.engine import gather_tile
 from tiler.jobs.schedule import Progress
 from tiler.model import Ends, FittingModel, GatheringModel, Model, Moments
+from tiler.phase import Phase
 from tiler.plan import Plan
 from tiler.sources.source import Source
 
@@ -35,12 +36,14 @@ def gather_statistics(
     statistics: tuple[Moments, ...] = ()
     pool = ThreadPoolExecutor(plan.workers, thread_name_prefix="gather")
     try:
-        for each in plan.passes:
+        for number, each in enumerate(plan.passes, 1):
+            phase = Phase(f"Gathering statistics, pass {number} of {len(plan.passes)}", each.n_tiles, "tiles")
             gather = partial(gather_tile, source=source, model=model.with_statistics(statistics))
             total: Moments | None = None
             for row in range(len(each.rows)):
                 for part in pool.map(gather, [each.tile(row, column) for column in range(len(each.columns))]):
                     total = part if total is None else total + part
+                    phase.count()
                     tell()
             assert total is not None
             statistics += (total,)

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import OptionError
+from tiler.phase import Phase
 from tiler.sinks.encoded_sink import Appended, EncodedSink
 from tiler.sinks.png_writer import write_png
 from tiler.sinks.sink import check_rgb
@@ -113,10 +114,12 @@ class PictureSink(EncodedSink):
         height, width, channels = self.shape
         row_bytes = width * channels * self.dtype.itemsize
         n_rows = max(1, STRIP_BYTES // row_bytes)
+        phase = Phase(f"Completing {self.path}", -(-height // n_rows), "strips")
         for row in range(0, height, n_rows):
             n_bytes = min(n_rows, height - row) * row_bytes
             content = files.read_at(self._file, n_bytes, self._start + row * row_bytes)
             yield np.frombuffer(content, self.dtype).reshape(-1, width, channels)
+            phase.count(n_bytes // (channels * self.dtype.itemsize))
 
 
 def check_picture(
