@@ -242,6 +242,21 @@ def test_encode_writes_latents_that_decode_reads(folder):
     assert np.load("again.npy").shape == (48, 56, 3)
 
 
+def test_encode_says_which_values_are_beyond_0_to_1_and_refuses_what_is_far(folder):
+    image = np.full((40, 48, 3), 0.5, np.float32)
+    image[33, 7, 1] = 1.2
+    np.save("image.npy", image)
+    result = run("encode", "image.npy", "latents.npy", "--weights", "photo")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "\nValues beyond [0, 1], from 0 to 1.2, were taken as they are, for instance at row 33" in result.stdout
+    image[20, 17, 1] = 3
+    np.save("image.npy", image)
+    result = run("encode", "image.npy", "other.npy", "--weights", "photo")
+    assert result.exit_code == 3
+    assert "not in [0, 1]: value=3 at row 20, column 17, channel 1" in result.stderr
+    assert not list(folder.glob("other*"))
+
+
 @pytest.mark.parametrize("kind", ["npy", "safetensors", "png"])
 def test_encode_writes_every_kind_that_decode_reads_and_says_what_it_added(folder, kind):
     result = run("encode", "good.png", f"latents.{kind}", "--weights", "photo")

@@ -5,10 +5,11 @@ import warnings
 import numpy as np
 import pytest
 
-from tiler.errors import InputWarning
+from tiler.errors import InputError, InputWarning
 from tiler.sources.array_source import ArraySource
-from tiler.sources.ranges import check_colours, check_range
+from tiler.sources.ranges import WithinRange, check_range
 from tiler.sources.upscale import Upscaled
+from tiler.window import Span, Window
 
 
 def normal(spread=1.0, seed=0, channels=4):
@@ -76,14 +77,54 @@ def test_only_a_few_windows_are_read():
     assert len(told) == 1
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 255), (-1, 1)])
-def test_an_image_beyond_0_to_1_is_a_reason_to_warn(low, high):
+def read_all(image, step=16):
+    source = WithinRange(ArraySource(image, 3))
+    height, width, _ = image.shape
+    for top in range(0, height, step):
+        rows = Span(top, min(top + step, height))
+        np.testing.assert_array_equal(source.read(Window(rows, Span(0, width))), image[rows.slice])
+    return source.notes
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "first"),
+    [(0, 255, "value=162 at row 0, column 0, channel 0"), (-1, 1, "value=-0.918 at row 0, column 0, channel 2")],
+)
+def test_an_image_far_beyond_0_to_1_is_refused_with_the_place_and_what_to_do(low, high, first):
     image = np.random.default_rng(0).uniform(low, high, (40, 50, 3)).astype(np.float32)
-    with pytest.warns(InputWarning, match=r"not in \[0, 1\]: values from .* Divide"):
-        check_colours(ArraySource(image, 3))
+    with pytest.raises(InputError, match=rf"not in \[0, 1\]: {first}.*by 255.*x / 2 \+ 0.5"):
+        read_all(image)
 
 
-def test_an_image_about_in_0_to_1_is_none():
+@pytest.mark.parametrize("value", [-0.51, 1.51, 40000])
+@pytest.mark.parametrize("place", [(0, 0, 0), (1999, 2999, 2), (1000, 1501, 1)])
+def test_one_hot_value_is_found_wherever_it_is(value, place):
+    image = np.full((2000, 3000, 3), 0.25, np.float32)
+    image[place] = value
+    row, column, channel = place
+    with pytest.raises(InputError, match=f"at row {row}, column {column}, channel {channel}"):
+        read_all(image, 512)
+
+
+def test_a_bright_image_in_minus_1_to_1_is_told_by_its_first_value_below_0():
+    image = np.random.default_rng(0).uniform(0.1, 1, (64, 50, 3)).astype(np.float32)
+    assert read_all(image) == ()
+    image[33, 7, 1] = -0.02
+    (note,) = read_all(image)
+    assert note.startswith("values beyond [0, 1], from -0.02 to 1")
+    assert "row 33, column 7; of what is in [-1, 1], take x / 2 + 0.5" in note
+
+
+def test_a_little_beyond_0_to_1_is_said_and_nan_is_not():
     image = np.random.default_rng(0).uniform(-0.2, 1.3, (40, 50, 3)).astype(np.float32)
-    image[0, 0] = np.nan
-    check_colours(ArraySource(image, 3))
+    image[0, :2], image[0, 2, 0] = np.array([[np.nan], [np.inf]]), -0.1
+    (note,) = read_all(image)
+    assert f"from {np.nanmin(image):.3g} to 1.3, were taken as they are, for instance at row 0, column 2" in note
+    image = np.clip(image, 0, 1)
+    image[0, 0], image[0, 1], image[1] = np.nan, np.inf, np.nan
+    assert read_all(image) == ()
+    assert read_all(np.full((8, 8, 3), np.nan, np.float32)) == ()
+
+
+def test_bytes_are_never_beyond():
+    assert read_all(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.float32) / np.float32(255)) == ()

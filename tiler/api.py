@@ -52,7 +52,7 @@ from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.opening import Openable, open_image
-from tiler.sources.ranges import check_colours, check_range
+from tiler.sources.ranges import WithinRange, check_range
 from tiler.sources.source import Source
 from tiler.sources.travelling_source import TravellingSource
 from tiler.sources.upscale import Upscaled
@@ -289,8 +289,8 @@ def encode(
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
     replaced, opened = Replaced(), open_image(image)
-    check_colours(opened)
-    source = EdgePadded(treat_nonfinite(opened, nonfinite, replaced), checkpoint.network.scale_in)
+    within = WithinRange(opened)
+    source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
     planned = file.plan(plan, overwrite=overwrite)
     model = partial(load_model, path, "encoder", precision)
@@ -302,7 +302,8 @@ def encode(
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
     continued_px = source.shape[0] - opened.shape[0], source.shape[1] - opened.shape[1]
-    report = replace(run_and_report(job, progress, started), n_replaced=len(replaced), continued_px=continued_px)
+    report = run_and_report(job, progress, started)
+    report = replace(report, n_replaced=len(replaced), continued_px=continued_px, notes=within.notes)
     REPORT.info(describe_report(report))
     return report
 

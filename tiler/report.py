@@ -34,6 +34,8 @@ class Report:
     """Values of the input that were NaN or Inf and were read as 0 by this run; a million stands for any more."""
     continued_px: tuple[int, int] = (0, 0)
     """Rows and columns that were added to an image, so that it could be encoded."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of how an image was read: colours that were converted, transparency, values out of range."""
     verification: Verification | None = None
     """What a look at the file has shown, if one was asked for."""
 
@@ -57,7 +59,7 @@ def run_and_report(job: Job, progress: Progress | None, started: float, executor
 def describe_report(report: Report) -> str:
     """Return a line that says what was written, how long it took, and the peak memory of this process.
 
-    And one that says what of the input was replaced, if anything was.
+    And one of each thing that is to be said of the input.
     """
     height, width, channels = report.shape
     levels = f", {report.n_levels} levels" if report.n_levels > 1 else ""
@@ -72,8 +74,9 @@ def describe_report(report: Report) -> str:
     if report.n_replaced:
         this_run = " by this run" if report.n_resumed else ""
         replaced = f"\n{report.n_replaced:,} values of the input were NaN or Inf and read as 0{this_run}"
+    noted = "".join(f"\n{note[0].upper()}{note[1:]}" for note in report.notes)
     return (
         f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
         f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
-        f"peak memory {format_bytes(peak_bytes)}{replaced}"
+        f"peak memory {format_bytes(peak_bytes)}{replaced}{noted}"
     )

@@ -1,6 +1,6 @@
 """Do values have the range that the model takes? Others give garbage, without an error.
 
-Images are to lie in [0, 1].
+Images are to lie in [0, 1]; each value that is read is looked at.
 
 What a sampler gives, and TAESD takes, has a root mean square of about 1; pictures of one colour, black and white
 included, come to 2. Latents as the VAE encodes them, not yet multiplied by the model's scaling factor, have 5 (SD 1
@@ -10,12 +10,13 @@ values may be a picture with little in it, so nothing is said of them.
 
 import math
 import warnings
-from contextlib import suppress
+from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tiler.errors import InputWarning, NonFiniteError
-from tiler.sources.fingerprint import spread
+from tiler.errors import InputError, InputWarning, NonFiniteError
+from tiler.sources.fingerprint import fingerprint_source, spread
 from tiler.sources.source import Source
 from tiler.window import Window
 
@@ -28,31 +29,77 @@ FARTHEST = 5.5
 end."""
 
 
-FARTHEST_COLOUR = 1.5
-"""Values of an image in [0, 1] may go a little beyond."""
+BEYOND = 0.5
+"""Values of an image in [0, 1] may go beyond by as much, where it was resampled, or decoded and not clipped."""
 
 
-def check_colours(source: Source) -> None:
-    """Warn of images whose values are not in [0, 1]; a few windows are read.
+class WithinRange:
+    """A source of an image that refuses values far beyond [0, 1], and keeps which lie a little beyond.
 
-    Warns:
-        InputWarning: they go far beyond.
+    All that is read is looked at. What is in [0, 1] is taken as that: a picture in [-1, 1] of which no value is below
+    0 cannot be told from another.
+
+    Args:
+        source: any source.
     """
-    height, width, _ = source.shape
-    low, high = 0.0, 1.0
-    for rows in spread(height, N_WINDOWS, WINDOW_PX):
-        for columns in spread(width, N_WINDOWS, WINDOW_PX):
-            with suppress(NonFiniteError):
-                values = source.read(Window(rows, columns))
-                values = values[np.isfinite(values)]
-                low, high = min(low, float(values.min(initial=0))), max(high, float(values.max(initial=0)))
-    if low < 1 - FARTHEST_COLOUR or high > FARTHEST_COLOUR:
-        warnings.warn(
-            f"The image is not in [0, 1]: values from {low:.3g} to {high:.3g}. Divide floats up to 255 by 255; of what "
-            "is in [-1, 1], take x / 2 + 0.5.",
-            InputWarning,
-            stacklevel=3,
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = Lock()
+        self._low, self._high, self._place = 0.0, 1.0, ""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self._source.shape
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the source."""
+        return fingerprint_source(self._source)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of values a little beyond, if there were any."""
+        if not self._place:
+            return ()
+        return (
+            f"values beyond [0, 1], from {self._low:.3g} to {self._high:.3g}, were taken as they are, for instance "
+            f"at {self._place}; of what is in [-1, 1], take x / 2 + 0.5",
         )
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, channels) float32 values of ``window``, which lies inside the array.
+
+        Raises:
+            InputError: some are far beyond [0, 1].
+        """
+        values = self._source.read(window)
+        low, high = float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
+        if low < 0 or high > 1:
+            self._note(values, window)
+        return values
+
+    def _note(self, values: NDArray[np.float32], window: Window) -> None:
+        finite = np.isfinite(values)  # The others are somebody else's to name.
+        far = finite & ((values < -BEYOND) | (values > 1 + BEYOND))
+        if far.any():
+            row, column, channel = np.argwhere(far)[0].tolist()
+            value, place = values[row, column, channel], _name(window, row, column)
+            raise InputError(
+                f"The image is not in [0, 1]: value={value:.3g} at {place}, channel {channel}. Divide floats up to 255 "
+                "by 255; of what is in [-1, 1], take x / 2 + 0.5; clip the few that are brighter than white."
+            )
+        beyond = np.argwhere(finite & ((values < 0) | (values > 1)))
+        if len(beyond):
+            known = values[finite]
+            with self._lock:
+                self._low, self._high = min(self._low, float(known.min())), max(self._high, float(known.max()))
+                self._place = self._place or _name(window, *beyond[0, :2].tolist())
+
+
+def _name(window: Window, row: int, column: int) -> str:
+    return f"row {window.rows.start + row}, column {window.columns.start + column}"
 
 
 def check_range(source: Source) -> None:
