@@ -4,22 +4,32 @@ Tensors are matched strictly: none missing, none left over, every shape right. S
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
-from taesd_core import h5_file, torch_file
 from taesd_core.families import FAMILIES
+from taesd_core.file_kinds import BoundedFile, find_kind
+from taesd_core.h5_file import H5File
 from taesd_core.layers import Layers, convolutions
-from taesd_core.layouts import LAYOUTS, Layout, Slot, find_layout, list_slots
+from taesd_core.layouts import EXTRAS, PARTS, Layout, Slot, list_layouts, list_slots, make_layout
 from taesd_core.layouts import Part as Part
 from taesd_core.network import Network
+from taesd_core.other_models import find_other_model
 from taesd_core.safetensors_file import SafetensorsFile
-from taesd_core.tensor_file import TensorFile, TensorFileError, show
+from taesd_core.tensor_file import TensorFile, TensorFileError, open_regular, show
 from taesd_core.tensors import ConvolutionTensors, Float32, NormTensors, Tensors
+from taesd_core.torch_file import TorchFile
+
+READERS: dict[str, Callable[[Path], TensorFile]] = {
+    "safetensors": SafetensorsFile,
+    "torch": TorchFile,
+    "hdf5": H5File,
+    "keras": H5File,
+}
+"""What reads a kind of file."""
 
 
 class CheckpointError(ValueError):
@@ -35,7 +45,7 @@ class Checkpoint:
     tensors: Tensors
     """One entry per convolution, in order of execution."""
     layout: str
-    """One of ``layouts.LAYOUTS``."""
+    """Its name, see ``layouts``."""
     sha256: str
     """Of the file."""
     family: str
@@ -58,6 +68,7 @@ class Checkpoint:
 class _Match:
     """What a file would be, and what speaks against it."""
 
+    layout: Layout
     family: str
     network: Network
     names: dict[Slot, str]
@@ -71,7 +82,7 @@ def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
     """Load the weights of ``part`` from a file of any layout.
 
     Args:
-        path: a ``.safetensors``, ``.pth``, ``.weights.h5`` or ``.h5`` file; its name does not matter.
+        path: a ``.safetensors``, ``.pth``, ``.weights.h5``, ``.h5`` or ``.keras`` file; its name does not matter.
         part: "decoder" or "encoder".
 
     Raises:
@@ -81,9 +92,8 @@ def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
     path = Path(path)
     try:
         file = _open(path)
-        layout = find_layout(file.kind, file.shapes)
-        match = _recognise(path, file, layout, part)
-        values = {slot: _to_keras(file.read(name), slot, layout) for slot, name in match.names.items()}
+        match = _recognise(path, file, part)
+        values = {slot: _to_keras(file.read(name), slot, match.layout) for slot, name in match.names.items()}
         sha256 = file.sha256()
     except TensorFileError as error:
         raise CheckpointError(f"Not a readable file of weights: weights={path} ({error}). {error.advice}") from error
@@ -92,7 +102,12 @@ def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
             layer = name.rpartition(".")[0] or name
             raise CheckpointError(f"Weights hold NaN or Inf: weights={path}, layer={layer}. Download the file again.")
     return Checkpoint(
-        match.network, _assemble(match.network.layers, iter(values.values())), layout.name, sha256, match.family, part
+        match.network,
+        _assemble(match.network.layers, iter(values.values())),
+        match.layout.name,
+        sha256,
+        match.family,
+        part,
     )
 
 
@@ -108,10 +123,9 @@ def load_parts(path: str | os.PathLike[str]) -> tuple[Checkpoint, ...]:
         file = _open(path)
     except TensorFileError:
         return (load_checkpoint(path, "decoder"),)
-    layout = find_layout(file.kind, file.shapes)
-    matches: dict[Part, _Match] = {part: _match(file, layout, part) for part in get_args(Part)}
-    found = [part for part, match in matches.items() if match.problem is None or _has(file, layout, part)]
-    closest = max(matches, key=lambda part: matches[part].n_fitting)
+    matches = {part: _list_matches(file, part) for part in PARTS}
+    found = [part for part in PARTS if any(_is_whole(each) or each.layout.said == part for each in matches[part])]
+    closest = max(PARTS, key=lambda part: max(match.n_fitting for match in matches[part]))
     return tuple(load_checkpoint(path, part) for part in found or [closest])
 
 
@@ -151,74 +165,101 @@ def save_checkpoint(
 
 
 def _open(path: Path) -> TensorFile:
-    # Without O_NONBLOCK, opening a pipe waits for whoever writes to it; the readers refuse it.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        start = file.read(8) or b""
-    if start == h5_file.START:
-        return h5_file.H5File(path)
-    if start.startswith(torch_file.STARTS):
-        return torch_file.TorchFile(path)
-    return SafetensorsFile(path)
+    with BoundedFile(open_regular(path), "rb") as file:
+        kind = find_kind(file)
+    if kind.name not in READERS:
+        raise TensorFileError(
+            f"it is {kind.words}",
+            kind.advice or "Weights are .safetensors, .pth, .weights.h5, .h5 or .keras files; name or make one.",
+        )
+    return READERS[kind.name](path)
 
 
-def _recognise(path: Path, file: TensorFile, layout: Layout, part: Part) -> _Match:
+def _recognise(path: Path, file: TensorFile, part: Part) -> _Match:
     """Return how a file holds a part, or say what does not fit."""
-    match = _match(file, layout, part)
-    if match.problem is None:
-        return match
-    problem = match.problem
     other: Part = "encoder" if part == "decoder" else "decoder"
-    if _match(file, layout, other, layout.prefixes[part]).problem is None:
-        problem = f"it holds the {other}"
-        if layout.is_combined:
-            problem += f" under the {part}'s names: the two were swapped"
-    elif layout.is_combined and not _has(file, layout, part):
-        problem = f"it holds the {other} alone"
-    raise CheckpointError(f"Not the weights of a TAESD {part}: weights={path}, {problem}. Name a file of the {part}.")
+    matches = [match for match in _list_matches(file, part) if match.layout.said != other]
+    whole = [match for match in matches if _is_whole(match)]
+    advice = f"Name a file of the {part}."
+    if len(whole) == 1:
+        rest = _list_left_over(file, whole[0], other)
+        if not rest:
+            return whole[0]
+        problem = f"tensor {show(rest[0])} is left over"
+    elif whole:
+        prefixes = " and ".join(repr(show(match.layout.prefix)) for match in whole[:2])
+        problem = f"it holds the {part} more than once, behind the names {prefixes}"
+        advice = "Save the one that is meant alone."
+    else:
+        found = next((match for match in _list_matches(file, other) if _is_whole(match)), None)
+        known = None if found else find_other_model(file.shapes)
+        if found and found.layout.said == part:
+            problem = f"it holds the {other} under the {part}'s names: the two were swapped"
+        elif known:
+            problem, advice = f"it is {known[0].words}, as tensor {known[1]} tells", f"{known[0].advice}."
+        elif not matches or (found and all(match.layout.prefix == found.layout.prefix for match in matches)):
+            problem = f"it holds the {other} alone"
+        else:
+            problem = max(matches, key=lambda match: match.n_fitting).problem or ""
+    raise CheckpointError(f"Not the weights of a TAESD {part}: weights={path}, {problem}. {advice}")
 
 
-def _has(file: TensorFile, layout: Layout, part: Part) -> bool:
-    """Tell whether a combined file has anything of a part."""
-    return layout.is_combined and any(name.startswith(layout.prefixes[part]) for name in file.shapes)
+def _is_whole(match: _Match) -> bool:
+    return match.problem is None
 
 
-def _match(file: TensorFile, layout: Layout, part: Part, prefix: str | None = None) -> _Match:
-    """Return the network that the tensors suggest."""
-    matches = [_match_family(file, layout, part, family, prefix) for family in FAMILIES]
-    return max(matches, key=lambda match: (match.problem is None, match.n_fitting))
+def _list_left_over(file: TensorFile, match: _Match, other: Part) -> list[str]:
+    """Return the tensors of a file that are neither of a part, nor beside it those of the other part."""
+    known = {*match.layout.own(file.shapes), *(name for name in file.shapes if name.rpartition(".")[2] in EXTRAS)}
+    if len(known) < len(file.shapes):
+        for each in _list_matches(file, other):
+            if _is_whole(each) or each.layout.said == other:
+                known.update(each.layout.own(file.shapes))
+    return [name for name in file.shapes if name not in known]
 
 
-def _match_family(file: TensorFile, layout: Layout, part: Part, family: str, prefix: str | None) -> _Match:
+def _list_matches(file: TensorFile, part: Part) -> list[_Match]:
+    """Return the network that the tensors suggest in each layout that they may have."""
+    matches = []
+    for layout in list_layouts(file.kind, file.shapes, part):
+        families = [_match_family(file, layout, part, family) for family in FAMILIES]
+        matches.append(max(families, key=lambda match: (match.problem is None, match.n_fitting)))
+    return matches
+
+
+def _match_family(file: TensorFile, layout: Layout, part: Part, family: str) -> _Match:
     """Compare the tensors of a file with those that a family's network takes."""
     make_layers = getattr(FAMILIES[family], part)
     # The latent's side of the network tells the channels: first kernel of a decoder, last of an encoder.
     slots = list(list_slots(make_layers(4)))
     kernels = [number for number, slot in enumerate(slots) if slot.kind == "kernel"]
     number = kernels[0 if part == "decoder" else -1]
-    latent_shape = file.shapes.get(layout.names(slots, part, file.shapes, prefix)[number], ())
+    latent_shape = file.shapes.get(layout.names(slots, part, file.shapes)[number], ())
     axis = slots[number].shape_in(layout).index(4)
     channels = max(latent_shape[axis], 1) if len(latent_shape) == 4 else 4
     network = Network(make_layers(channels))
 
     slots = list(list_slots(network.layers))
-    names = layout.names(slots, part, file.shapes, prefix)
+    names = layout.names(slots, part, file.shapes)
     problems, n_fitting = [], 0
     for slot, name in zip(slots, names, strict=True):
         expected, shape = slot.shape_in(layout), file.shapes.get(name)
         if shape is None:
-            problems.append(f"tensor {name} is missing")
+            problems.append(f"tensor {show(name)} is missing")
         elif shape != expected:
-            problems.append(f"tensor {show(name)} has shape {show(str(shape))} instead of {expected}")
+            is_mlx = len(expected) == 4 and shape == (expected[0], *expected[2:], expected[1])
+            order = ": its channels come last, as MLX keeps them; the published files have them second" * is_mlx
+            problems.append(f"tensor {show(name)} has shape {show(str(shape))} instead of {expected}{order}")
         else:
             n_fitting += 1
-    others = layout.left_over(names, file.shapes, prefix or layout.prefixes[part])
-    problems += [f"tensor {show(name)} is left over" for name in others]
-    return _Match(family, network, dict(zip(slots, names, strict=True)), n_fitting, next(iter(problems), None))
+    expected_names = set(names)
+    problems += [f"tensor {show(name)} is left over" for name in layout.own(file.shapes) if name not in expected_names]
+    return _Match(layout, family, network, dict(zip(slots, names, strict=True)), n_fitting, next(iter(problems), None))
 
 
 def name_tensors(checkpoint: Checkpoint, layout: str) -> dict[str, Float32]:
     """Return the tensors of a checkpoint by their names in a layout, axes and all."""
-    as_named = LAYOUTS[layout]
+    as_named = make_layout(layout, checkpoint.part)
     slots = list(list_slots(checkpoint.network.layers))
     names = as_named.names(slots, checkpoint.part, {})
     return {

@@ -1,4 +1,4 @@
-"""HDF5 as Keras writes it: ``save_weights`` of Keras 3 (``.weights.h5``) and of Keras 2 (``.h5``).
+"""HDF5 as Keras writes it: ``save_weights`` of Keras 3 (``.weights.h5``) and of Keras 2 (``.h5``), ``.keras`` archives.
 
 ::
 
@@ -6,6 +6,7 @@
                layers/block_2/conv/layers/conv2d/vars/0   inside another layer
     Keras 2    attribute layer_names, in order; in each of these groups attribute weight_names, in order
                (a whole model saved as .h5 has all of that in the group model_weights)
+    .keras     a zip archive with what Keras 3 would write as model.weights.h5
 
 Only arrays are read, through h5py; what a file says of classes and functions is never looked at. Only hard links are
 followed, and no array that lies in another file is.
@@ -16,16 +17,17 @@ import io
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.tensor_file import LIMIT_BYTES, Kind, TensorFileError, read_bounded, shorten, show
+from taesd_core.tensor_file import LIMIT_BYTES, Kind, TensorFileError, check_size, read_bounded, shorten, show
 
-START = b"\x89HDF\r\n\x1a\n"
-"""How it begins."""
+ARCHIVED = "model.weights.h5"
+"""The weights in a ``.keras`` archive."""
 MOST_OBJECTS = 20_000
 """Groups and arrays that are looked at; a decoder has 231."""
 MOST_NESTED = 16
@@ -52,6 +54,10 @@ class H5File:
         self._sha256 = hashlib.sha256(content).hexdigest()
         # What h5py raises on damaged files is not documented: OSError, RuntimeError, KeyError, ValueError ...
         try:
+            if content.startswith(b"PK"):
+                with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(ARCHIVED) as member:
+                    check_size(archive.getinfo(ARCHIVED).file_size, " unpacked")
+                    content = member.read()
             self._file = h5py.File(io.BytesIO(content), "r")
             found = dict(_walk(self._file, h5py))
             root: Any = self._file.get("model_weights", self._file)

@@ -14,12 +14,15 @@ keras-3   ``layers/conv2d_7/vars/0``, by the number of each layer             ro
 keras-2   whatever the layers are called, by their order                      likewise
 ========= ================================= ================================= =======================
 
-diffusers has no Clamp layer in its decoder, hence ``k-1``. One file of diffusers or ComfyUI can hold both parts;
-ComfyUI's has the scale and shift of its latents besides.
+diffusers has no Clamp layer in its decoder, hence ``k-1``. Whatever stands in front of the position is a prefix, of a
+layout or of who has saved the file (``_orig_mod.module.vae.decoder.layers.``); tensors with one prefix belong
+together. One file can hold both parts, ComfyUI's the scale and shift of its latents besides.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -27,6 +30,7 @@ from taesd_core.layers import Layers, convolutions
 from taesd_core.tensor_file import Kind, Shape
 
 Part = Literal["decoder", "encoder"]
+PARTS: tuple[Part, ...] = ("decoder", "encoder")
 Shapes = Mapping[str, Shape]
 
 
@@ -81,37 +85,26 @@ class Layout:
 
     name: str
     """What it is called."""
-    prefixes: dict[Part, str] = field(default_factory=lambda: {"decoder": "", "encoder": ""})
-    """In front of the position, by part."""
+    prefix: str = ""
+    """In front of the position."""
     decoder_shift: int = 0
     """What is subtracted from a decoder's position."""
-    extras: frozenset[str] = frozenset()
-    """Other tensors that may be there, none of them of the network."""
     keras_axes = False
 
     @property
-    def is_combined(self) -> bool:
-        """Whether one file can hold both parts."""
-        return bool(self.prefixes["decoder"])
+    def said(self) -> Part | None:
+        """The part that the prefix names, if it names one."""
+        said = {word for word in re.split(r"[._]", self.prefix) if word in PARTS}
+        return next((part for part in PARTS if said == {part}), None)
 
-    def names(self, slots: Sequence[Slot], part: Part, found: Shapes, prefix: str | None = None) -> list[str]:
-        """Return what each tensor of a part is called.
-
-        Args:
-            slots: the tensors.
-            part: whose they are.
-            found: the tensors in a file.
-            prefix: instead of the part's own.
-        """
-        prefix = self.prefixes[part] if prefix is None else prefix
+    def names(self, slots: Sequence[Slot], part: Part, found: Shapes) -> list[str]:
+        """Return what each tensor of a part is called, given those in a file."""
         shift = self.decoder_shift if part == "decoder" else 0
-        return [f"{prefix}{slot.position - shift}.{slot.name}" for slot in slots]
+        return [f"{self.prefix}{slot.position - shift}.{slot.name}" for slot in slots]
 
-    def left_over(self, expected: Iterable[str], found: Iterable[str], prefix: str) -> list[str]:
-        """Return the names in a file that are neither expected behind a prefix nor behind the one of the other part."""
-        others = tuple(other for other in self.prefixes.values() if other != prefix)
-        allowed = self.extras.union(expected)
-        return [name for name in found if name not in allowed and not name.startswith(others)]
+    def own(self, found: Iterable[str]) -> list[str]:
+        """Return the names in a file that have the prefix."""
+        return [name for name in found if _split(name) == self.prefix]
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,7 @@ class KerasLayout(Layout):
 
     keras_axes = True
 
-    def names(self, slots: Sequence[Slot], part: Part, found: Shapes, prefix: str | None = None) -> list[str]:
+    def names(self, slots: Sequence[Slot], part: Part, found: Shapes) -> list[str]:
         """Return what each tensor is called; an invented name where there is none for it."""
         layers = _FileLayers(found)
         names: list[str] = []
@@ -135,29 +128,42 @@ class KerasLayout(Layout):
                 ]
         return names
 
-
-NAMED_LAYOUTS = (
-    Layout("diffusers", {"decoder": "decoder.layers.", "encoder": "encoder.layers."}, decoder_shift=1),
-    Layout(
-        "comfyui",
-        {"decoder": "taesd_decoder.", "encoder": "taesd_encoder."},
-        extras=frozenset({"vae_scale", "vae_shift"}),
-    ),
-)
-UPSTREAM = Layout("upstream")
-LAYOUTS = {each.name: each for each in (UPSTREAM, *NAMED_LAYOUTS, KerasLayout("keras-3"), KerasLayout("keras-2"))}
-"""Every layout by its name."""
+    def own(self, found: Iterable[str]) -> list[str]:
+        """Return all names."""
+        return list(found)
 
 
-def find_layout(kind: Kind, names: Iterable[str]) -> Layout:
-    """Return the layout of a file, judged by the names in it."""
-    if kind in LAYOUTS:
-        return LAYOUTS[kind]
-    names = list(names)
-    for layout in NAMED_LAYOUTS:
-        if any(name.startswith(tuple(layout.prefixes.values())) for name in names):
-            return layout
-    return UPSTREAM
+EXTRAS = ("vae_scale", "vae_shift")
+"""Tensors of ComfyUI's that are none of the network."""
+MOST_PREFIXES = 8
+"""How many prefixes of a file are looked at, those of most tensors first."""
+
+_TAIL = re.compile(r"(?:^|(?<=\.))\d+\.(?:(?:conv|pool)\.\d+\.)?(?:weight|bias)$")
+
+
+def make_layout(name: str, part: Part) -> Layout:
+    """Return the layout of a file that is to be written, "upstream" or "diffusers"."""
+    return Layout(name, f"{part}.layers.", decoder_shift=1) if name == "diffusers" else Layout(name)
+
+
+def list_layouts(kind: Kind, found: Shapes, part: Part) -> list[Layout]:
+    """Return what the layout of a part in a file may be, judged by the names in it."""
+    if kind in ("keras-2", "keras-3"):
+        return [KerasLayout(kind)]
+    prefixes = Counter(prefix for name in found if (prefix := _split(name)) is not None)
+    layouts = []
+    for prefix, _ in prefixes.most_common(MOST_PREFIXES) or [("", 0)]:
+        name = "diffusers" if prefix.endswith("layers.") else "comfyui" if "taesd_" in prefix else "upstream"
+        layouts.append(Layout(name, prefix))
+        if part == "decoder":
+            layouts.append(Layout("diffusers", prefix, decoder_shift=1))
+    return layouts
+
+
+def _split(name: str) -> str | None:
+    """Return what stands in front of the position in a name; None if there is no position."""
+    match = _TAIL.search(name)
+    return match and name[: match.start()]
 
 
 class _FileLayers:

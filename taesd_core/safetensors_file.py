@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import stat
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.tensor_file import LIMIT_BYTES, Kind, TensorFileError, show
+from taesd_core.tensor_file import Kind, TensorFileError, check_size, open_regular, show
 
 HEADER_LIMIT_BYTES = 2**20
 """Longest header that is parsed; TAESD's takes 8 kB, 15 kB with both parts."""
@@ -67,21 +66,15 @@ class SafetensorsFile:
         path: the file.
 
     Raises:
-        SafetensorsError: it is larger than 128 MiB, or no whole safetensors file.
+        TensorFileError: it is no whole safetensors file, or not a regular file.
         OSError: it cannot be opened or read.
     """
 
     kind: Kind = "safetensors"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._descriptor = open_regular(path)
         weakref.finalize(self, os.close, self._descriptor)
-        status = os.fstat(self._descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise SafetensorsError("not a regular file")
-        if status.st_size > LIMIT_BYTES:
-            raise SafetensorsError(f"too large: size={status.st_size} bytes, limit={LIMIT_BYTES} bytes")
         self.entries, self._start = read_header(self._descriptor)
         """What there is, by name."""
         self.shapes = {name: entry.shape for name, entry in self.entries.items()}
@@ -105,9 +98,14 @@ class SafetensorsFile:
             return values.astype(np.float32)
 
     def sha256(self) -> str:
-        """Return the hash of the whole file, in hexadecimal."""
-        content = read_bytes(self._descriptor, 0, os.fstat(self._descriptor).st_size)
-        return hashlib.sha256(content).hexdigest()
+        """Return the hash of the whole file, in hexadecimal.
+
+        Raises:
+            TensorFileError: it is larger than 128 MiB.
+        """
+        n_bytes = os.fstat(self._descriptor).st_size
+        check_size(n_bytes)
+        return hashlib.sha256(read_bytes(self._descriptor, 0, n_bytes)).hexdigest()
 
 
 def read_header(descriptor: int) -> tuple[dict[str, Entry], int]:
@@ -119,8 +117,10 @@ def read_header(descriptor: int) -> tuple[dict[str, Entry], int]:
     """
     size = os.fstat(descriptor).st_size
     length = int.from_bytes(read_bytes(descriptor, 0, 8), "little")
-    if length > min(HEADER_LIMIT_BYTES, size - 8):
-        raise SafetensorsError(f"impossible header: length={length} bytes, file={size} bytes")
+    if length > size - 8:
+        raise SafetensorsError(f"truncated: its header takes {length} bytes, the file has {size} bytes")
+    if length > HEADER_LIMIT_BYTES:
+        raise SafetensorsError(f"too long a header: length={length} bytes, limit={HEADER_LIMIT_BYTES} bytes")
     return parse_header(read_bytes(descriptor, 8, length), size - 8 - length), 8 + length
 
 

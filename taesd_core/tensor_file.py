@@ -19,10 +19,19 @@ LIMIT_BYTES = 2**27
 
 
 class TensorFileError(ValueError):
-    """A file is no whole file of its format, or a tensor of it cannot be used."""
+    """A file is no whole file of its format, or a tensor of it cannot be used.
+
+    Args:
+        message: what is wrong.
+        advice: what to do; by default what suits a damaged file.
+    """
 
     advice = "Download it again, or convert it."
     """What to do."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice or self.advice
 
 
 class MissingReaderError(TensorFileError):
@@ -55,6 +64,34 @@ class TensorFile(Protocol):
         ...
 
 
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Raises:
+        TensorFileError: it is a folder, a pipe or a device.
+        OSError: it cannot be opened.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise TensorFileError("not a regular file", "Name a file.")
+
+
+def check_size(n_bytes: int, what: str = "") -> None:
+    """Refuse what is larger than any file of TAESD's.
+
+    Raises:
+        TensorFileError: it is larger than 128 MiB.
+    """
+    if n_bytes > LIMIT_BYTES:
+        raise TensorFileError(
+            f"too large: size={n_bytes} bytes{what}, limit={LIMIT_BYTES} bytes",
+            "TAESD and its kin take 2 to 50 MB; this is the file of another model. See tiler weights list.",
+        )
+
+
 def read_bounded(path: str | os.PathLike[str]) -> bytes:
     """Return the content of a regular file that is not too large.
 
@@ -62,13 +99,8 @@ def read_bounded(path: str | os.PathLike[str]) -> bytes:
         TensorFileError: it is larger than 128 MiB, or not a regular file.
         OSError: it cannot be opened or read.
     """
-    # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise TensorFileError("not a regular file")
-        if status.st_size > LIMIT_BYTES:
-            raise TensorFileError(f"too large: size={status.st_size} bytes, limit={LIMIT_BYTES} bytes")
+    with os.fdopen(open_regular(path), "rb") as file:
+        check_size(os.fstat(file.fileno()).st_size)
         return file.read(LIMIT_BYTES)
 
 

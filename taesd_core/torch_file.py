@@ -6,17 +6,29 @@ Such a file is a pickle. ``weights_only=True`` makes PyTorch run none of it: onl
 import hashlib
 import io
 import os
+import re
 import warnings
 import zipfile
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.tensor_file import LIMIT_BYTES, Kind, MissingReaderError, TensorFileError, read_bounded, shorten, show
+from taesd_core.tensor_file import (
+    Kind,
+    MissingReaderError,
+    TensorFileError,
+    check_size,
+    read_bounded,
+    shorten,
+    show,
+)
 
-STARTS = (b"PK\x03\x04", b"\x80")
-"""How it begins: a zip archive around a pickle, and formerly a pickle alone."""
+MOST_ENTRIES = 20_000
+"""Entries of all its containers that are looked at."""
+MOST_NESTED = 16
+"""Containers inside of containers."""
 
 
 class TorchFile:
@@ -26,7 +38,7 @@ class TorchFile:
         path: the file.
 
     Raises:
-        TensorFileError: PyTorch is missing, or reads no dictionary of tensors from it without running code.
+        TensorFileError: PyTorch is missing, or reads no tensors from it without running code.
         OSError: it cannot be opened or read.
     """
 
@@ -34,8 +46,16 @@ class TorchFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         content = read_bounded(path)
+        if content.startswith(b"PK"):
+            # An archive can be small and its parts huge.
+            try:
+                with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                    n_bytes = sum(each.file_size for each in archive.infolist())
+            except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+                raise TensorFileError(f"a damaged archive, {shorten(error)}") from error
+            check_size(n_bytes, " unpacked")
         self._sha256 = hashlib.sha256(content).hexdigest()
-        self._tensors = _load(content)
+        self._tensors = load_tensors(io.BytesIO(content))
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         """The shape of each tensor, by name."""
 
@@ -58,16 +78,13 @@ class TorchFile:
         return self._sha256
 
 
-def _load(content: bytes) -> dict[str, Any]:
-    if content.startswith(STARTS[0]):
-        # An archive can be small and its parts huge.
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                size = sum(each.file_size for each in archive.infolist())
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise TensorFileError(f"a damaged archive, {shorten(error)}") from error
-        if size > LIMIT_BYTES:
-            raise TensorFileError(f"too large: size={size} bytes unpacked, limit={LIMIT_BYTES} bytes")
+def load_tensors(file: BinaryIO) -> dict[str, Any]:
+    """Return every tensor of a file by its name: the keys that lead to it, with dots between; "" for a tensor alone.
+
+    Raises:
+        MissingReaderError: PyTorch is not installed.
+        TensorFileError: PyTorch reads nothing from it without running code.
+    """
     try:
         import torch
     except ImportError:
@@ -75,14 +92,51 @@ def _load(content: bytes) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     # What PyTorch raises on damaged files is not documented: UnpicklingError, RuntimeError, EOFError, KeyError ...
     except Exception as error:
-        raise TensorFileError(
-            "a pickle that is damaged or holds more than tensors; such a one could run code and is never loaded"
-        ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
-    ):
-        raise TensorFileError("a pickle, but not of a dictionary of tensors")
+        raise _describe(error) from error
+    tensors: dict[str, Any] = {}
+    for name, tensor in _walk(content, torch.Tensor):
+        if name in tensors:
+            raise TensorFileError(f"two tensors are called {show(name)}", "Save them under names of their own.")
+        tensors[name] = tensor
     return tensors
+
+
+def _describe(error: Exception) -> TensorFileError:
+    """Return what it means that PyTorch could not load a file."""
+    save = "Where you trust it, load it and save its tensors alone, such as model.state_dict()."
+    said = " ".join(str(error).split())
+    found = re.search(r"Unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)", said)
+    if found:
+        return TensorFileError(
+            f"not a file of tensors alone: it holds {show(found[1])}, which could run code and is never loaded", save
+        )
+    if "Unsupported operand" in said:
+        return TensorFileError(
+            "not a file of tensors alone, or of another pickle protocol than 2 and 3, or damaged; "
+            "what PyTorch does not read without running code is never loaded",
+            save,
+        )
+    return TensorFileError(f"a damaged file of PyTorch's ({type(error).__name__})", "Save, copy or download it again.")
+
+
+def _walk(content: Any, tensor_type: type) -> Iterator[tuple[str, Any]]:
+    """Yield every tensor in nested containers with its name."""
+    n_entries = 0
+    pending = [("", content, 0)]
+    while pending:
+        name, each, nested = pending.pop()
+        if isinstance(each, tensor_type):
+            yield name, each
+        elif isinstance(each, dict | list | tuple):
+            n_entries += len(each)
+            # A container can hold itself.
+            if n_entries > MOST_ENTRIES or nested > MOST_NESTED:
+                raise TensorFileError("more containers than a file of tensors has", "Save its tensors alone.")
+            items = list(each.items() if isinstance(each, dict) else enumerate(each))
+            prefix = f"{name}." if nested else ""
+            pending += [(f"{prefix}{key}", value, nested + 1) for key, value in reversed(items)]

@@ -104,7 +104,8 @@ BAD = {
     "half": (GOOD[:600], "damaged"),
     "no end": (GOOD[:-1], "damaged"),
     "objects": (make_zip(("z.npy", to_npy(np.empty((4, 7, 9), object)))), "Python objects"),
-    "no array": (make_zip(("z.txt", b"hello")), "No latents"),
+    "no array": (make_zip(("z.txt", b"hello")), r"a zip archive of z\.txt\. Unpack it"),
+    "nothing": (make_zip(), "a zip archive of nothing"),
     "array of no header": (make_zip(("z.npy", b"hello")), "Not a .npy file"),
     "truncated array": (make_zip(("z.npy", to_npy(BATCH[1])[:-1])), "truncated"),
     "truncated array, compressed": (
@@ -177,6 +178,8 @@ def test_a_list_of_members_that_is_too_long_is_refused(tmp_path):
         pytest.param(lambda tensor: [tensor], None, id="list"),
         pytest.param(lambda tensor: (tensor + 1, tensor), "1", id="tuple, by number"),
         pytest.param(lambda tensor: tensor.to_dense().bfloat16(), None, id="bfloat16"),
+        pytest.param(lambda tensor: {"out": {"latents": tensor, "noise": tensor + 1}}, None, id="nested, usual name"),
+        pytest.param(lambda tensor: {"a": [{"b": tensor}, {"b": tensor + 1}]}, "a.0.b", id="nested, key"),
         pytest.param(lambda tensor: tensor.half().requires_grad_(), None, id="half, trainable"),
     ],
 )
@@ -189,6 +192,13 @@ def test_tensors_are_read_by_torch(tmp_path, make, key, zipped):
     np.testing.assert_allclose(read(source), WHOLE, rtol=tolerance)
 
 
+def test_the_keys_of_nested_tensors_are_listed(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"steps": [{"x": torch.zeros(1, 4, 7, 9)}] * 2, "seed": 3}, tmp_path / "x")
+    with pytest.raises(InputError, match=r"steps\.0\.x \(1, 4, 7, 9\), steps\.1\.x .*Choose one with --key"):
+        open_latents(tmp_path / "x", 4)
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
 def test_a_pickle_is_never_run(tmp_path, zipped):
     torch = pytest.importorskip("torch")
@@ -198,7 +208,7 @@ def test_a_pickle_is_never_run(tmp_path, zipped):
     )
     for content in ((tmp_path / "x").read_bytes(), pickle.dumps(Bomb(marker))):
         (tmp_path / "y").write_bytes(content)
-        with pytest.raises(InputError, match="tensors alone") as caught:
+        with pytest.raises(InputError, match="could run code and is never loaded") as caught:
             open_latents(tmp_path / "y", 4)
         assert str(caught.value).isprintable()
         assert not marker.exists()
@@ -216,7 +226,11 @@ def test_compressed_tensors_are_refused(tmp_path):
         open_latents(tmp_path / "y", 4)
 
 
-@pytest.mark.parametrize("content", [make_zip(("latents/data.pkl", b"")), b"\x80\x02junk"], ids=["zip", "old"])
+@pytest.mark.parametrize(
+    "content",
+    [make_zip(("latents/data.pkl", b"")), b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.junk"],
+    ids=["zip", "old"],
+)
 def test_without_torch_one_line_says_how_to_convert(tmp_path, monkeypatch, content):
     import_ = builtins.__import__
 
@@ -227,7 +241,7 @@ def test_without_torch_one_line_says_how_to_convert(tmp_path, monkeypatch, conte
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     path = tmp_path / "latents.pt"
-    path.write_bytes(make_zip(("latents/data.pkl", b"")) if content.startswith(b"PK") else content)
+    path.write_bytes(content)
     with pytest.raises(
         InputError, match=r"Only torch can read.*never loaded.*numpy\.save.*weights_only=True"
     ) as caught:

@@ -14,6 +14,8 @@ MAP, OTHER = (1, 4, 7, 9), (5,)
         pytest.param({"noise": MAP, "latents": MAP}, None, "latents", id="a usual name"),
         pytest.param({"latents": OTHER, "noise": MAP}, None, "noise", id="a usual name that is no map"),
         pytest.param({"latents": MAP, "latent_tensor": MAP}, None, "latent_tensor", id="two usual names"),
+        pytest.param({"out.latents": MAP, "out.noise": MAP}, None, "out.latents", id="a usual name inside"),
+        pytest.param({"a.latents": MAP, "b.latents": MAP, "latents": MAP}, None, "latents", id="inside and not"),
         pytest.param({"noise": MAP, "latents": MAP}, "noise", "noise", id="asked for"),
         pytest.param({"noise": OTHER, "latents": MAP}, "noise", "noise", id="asked for, though no map"),
     ],
@@ -26,6 +28,7 @@ def test_the_key_of_the_latents_is_found(shapes, key, chosen):
     ("shapes", "key", "says"),
     [
         pytest.param({"a": MAP, "b": MAP}, None, r"Several arrays: file.*a \(1, 4, 7, 9\), b .*--key", id="several"),
+        pytest.param({"a.latents": MAP, "b.latents": MAP}, None, "Several arrays: file", id="a usual name twice"),
         pytest.param({"a": MAP}, "b", r"No such array: file, key=b. There is a .*--key", id="not there"),
         pytest.param({"a": OTHER}, None, r"No latents: file.*a \(5,\)", id="no map"),
         pytest.param({}, None, "No latents: file.*nothing", id="nothing"),

@@ -49,11 +49,63 @@ def test_other_tensors_are_refused_when_they_are_read(tmp_path, tensor):
         TorchFile(tmp_path / "x").read("a")
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(3)], {"a": 1}, {1: torch.zeros(3)}, torch.zeros(3), {"a": {}}])
-def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, content):
+A, B = torch.zeros(3), torch.ones(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "shapes"),
+    [
+        (A, {"": (3,)}),
+        ([A, B], {"0": (3,), "1": (2, 2)}),
+        ({1: A, "b": 2, "c": None}, {"1": (3,)}),
+        ({"params": {"a": A, "deep": ({"b": B},)}, "epoch": 3}, {"params.a": (3,), "params.deep.0.b": (2, 2)}),
+        ({"a": {}}, {}),
+        ("text", {}),
+    ],
+)
+def test_tensors_in_containers_are_called_by_the_keys_that_lead_to_them(tmp_path, content, shapes):
     torch.save(content, tmp_path / "x")
-    with pytest.raises(TensorFileError, match="not of a dictionary of tensors"):
-        TorchFile(tmp_path / "x")
+    file = TorchFile(tmp_path / "x")
+    assert file.shapes == shapes
+    for name, shape in shapes.items():
+        np.testing.assert_array_equal(file.read(name), np.full(shape, float(len(shape) == 2), np.float32))
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    for content in ({1: A, "1": B}, {"a": {"b": A}, "a.b": B}):
+        torch.save(content, tmp_path / "x")
+        with pytest.raises(TensorFileError, match="two tensors are called"):
+            TorchFile(tmp_path / "x")
+
+
+def test_containers_without_end_are_refused(tmp_path):
+    circle = {"a": A}
+    circle["again"] = circle
+    wide = [A] * 10
+    for _ in range(12):
+        wide = [wide] * 10
+    for content in (circle, wide):
+        torch.save(content, tmp_path / "x")
+        with pytest.raises(TensorFileError, match="more containers"):
+            TorchFile(tmp_path / "x")
+
+
+class Model(torch.nn.Module):
+    pass
+
+
+def test_what_speaks_against_a_pickle_is_said_truly(tmp_path):
+    def refuse(says, save=torch.save, content=None, **options):
+        save(content, tmp_path / "x", **options)
+        with pytest.raises(TensorFileError, match=says) as caught:
+            TorchFile(tmp_path / "x")
+        assert "Install" not in caught.value.advice
+
+    refuse(r"it holds test_torch_file\.Model, which could run code", content=Model())
+    for new in (True, False):
+        refuse("another pickle protocol than 2 and 3", content={"a": A}, pickle_protocol=4,
+               _use_new_zipfile_serialization=new)  # fmt: skip
+    refuse(r"a damaged file of PyTorch's", save=lambda _, path: path.write_bytes(b"\x80\x02\x8a"))
 
 
 def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused_unread(tmp_path):

@@ -9,7 +9,6 @@ import io
 import math
 import os
 import struct
-import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taesd_core.file_kinds import BoundedFile, FileKind
+from taesd_core.tensor_file import MissingReaderError, TensorFileError
+from taesd_core.torch_file import load_tensors
 from tiler.errors import InputError
 from tiler.sources.array_source import ArraySource
 from tiler.sources.fingerprint import fingerprint_file
@@ -28,10 +30,6 @@ from tiler.sources.npy_source import HEADER_LIMIT_BYTES, read_header
 from tiler.sources.source import Source
 from tiler.sources.strided_source import StoredArray, StridedSource, check_room
 
-ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
-"""How the files begin; ``torch.save`` wrote a pickle formerly."""
-DIRECTORY_LIMIT_BYTES = 2**24
-"""Most that is read at a time: the list of an archive's members is read in one piece."""
 LIMIT_BYTES = 2**30
 """Largest compressed member, inflated: the latents of four gigapixels."""
 FLAT_LIMIT_BYTES = 2**27
@@ -44,27 +42,31 @@ LOCAL_HEADER_BYTES = 30
 """What comes before a member's name. Source: the ZIP specification, APPNOTE.TXT 4.3.7."""
 
 
-def open_archive(path: Path, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
+def open_archive(
+    path: Path, channels: int, kind: FileKind, *, key: str | None = None, index: int | None = None
+) -> Source:
     """Open what ``numpy.savez`` or ``torch.save`` has written.
 
     Args:
         path: the file.
         channels: how many channels there must be.
+        kind: which of the two it is.
         key: the array's name; not needed where it is the only one of 3 or 4 axes, or has a usual name.
         index: which map of a batch, from 0.
 
     Raises:
         InputError: it cannot be used; the message says why, and what to do.
     """
-    with _Bounded(open_regular_file(path), "rb") as file:
+    with BoundedFile(open_regular_file(path), "rb") as file:
         try:
-            if file.read(1) == PICKLE_START:
-                return open_torch(path, channels, key=key, index=index)
-            with zipfile.ZipFile(file) as archive:
-                if any(name.endswith("data.pkl") for name in archive.namelist()):
+            if kind.name == "npz":
+                with zipfile.ZipFile(file) as archive:
+                    return open_npz(path, archive, channels, key=key, index=index)
+            # torch.save wrote no archive formerly.
+            if file.read(2) == b"PK":
+                with zipfile.ZipFile(file) as archive:
                     _check_stored(archive, path)
-                    return open_torch(path, channels, key=key, index=index)
-                return open_npz(path, archive, channels, key=key, index=index)
+            return open_torch(path, channels, key=key, index=index)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # zipfile raises a dozen kinds for a damaged file.
@@ -111,36 +113,25 @@ def open_npz(
 
 
 def open_torch(path: Path, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
-    """Open a tensor, or one of a dictionary, list or tuple of them, that ``torch.save`` has written.
+    """Open a tensor, or one in the dictionaries, lists and tuples that ``torch.save`` has written.
 
     Raises:
         InputError: it cannot be used; or there is no torch to read it.
     """
     try:
-        import torch
-    except ImportError as error:
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            fingerprint = fingerprint_file(file.fileno())
+            tensors = load_tensors(file)
+    except MissingReaderError as error:
         raise InputError(
             f"Only torch can read this file: path={path}. A pickle could run code and is never loaded without it. "
             "Install torch, or convert the file once where it is: "
             'numpy.save("latents.npy", torch.load("latents.pt", weights_only=True).float().cpu().numpy()).'
         ) from error
-    try:
-        with warnings.catch_warnings(), os.fdopen(open_regular_file(path), "rb") as file:
-            warnings.simplefilter("ignore")
-            fingerprint = fingerprint_file(file.fileno())
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"Not a file of tensors alone: path={path} ({type(error).__name__}). A pickle of anything else could "
-            "run code and is never loaded. Save the tensor of latents with torch.save, or as .safetensors."
-        ) from error
-    if isinstance(content, torch.Tensor):
-        tensors, key = {"": content}, key or ""
-    elif isinstance(content, dict | list | tuple):
-        items = content.items() if isinstance(content, dict) else enumerate(content)
-        tensors = {str(each): value for each, value in items if isinstance(value, torch.Tensor)}
-    else:
-        tensors = {}
+    except TensorFileError as error:
+        raise InputError(f"Latents cannot be read: path={path} ({error}). {error.advice}") from error
+    # A tensor alone has no name.
+    key = "" if key is None and list(tensors) == [""] else key
     key = choose_key({each: tuple(tensor.shape) for each, tensor in tensors.items()}, key, name=f"path={path}")
     name = f"path={path}" + (f", key={printable(key)}" if key else "")
     return ArraySource(tensors[key], channels, index=index, name=name, fingerprint=f"{fingerprint}, key={key}")
@@ -178,17 +169,3 @@ def _inflate(file: IO[bytes], array: StoredArray) -> NDArray[Any]:
     if file.read(1):
         raise ValueError("longer than it says")
     return values.reshape(array.shape, order="F" if array.fortran else "C")
-
-
-class _Bounded(io.FileIO):
-    """A file that is never read in one large piece, whatever it says of itself."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return a part of the file."""
-        if size is None or size < 0:
-            position = self.tell()
-            size = self.seek(0, io.SEEK_END) - position
-            self.seek(position)
-        if size > DIRECTORY_LIMIT_BYTES:
-            raise zipfile.BadZipFile(f"a list of members of {size} bytes")
-        return super().read(size) or b""

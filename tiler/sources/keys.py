@@ -32,8 +32,10 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: 
     if len(candidates) == 1:
         return candidates[0]
     for known in KNOWN_KEYS:
-        if known in candidates:
-            return known
+        # Inside of other dictionaries only where it is the only one.
+        inside = [each for each in candidates if each.rpartition(".")[2] == known]
+        if known in candidates or len(inside) == 1:
+            return known if known in candidates else inside[0]
     if not candidates:
         raise InputError(f"No latents: {name}. No array of 3 or 4 axes; there is {describe_keys(shapes)}.")
     raise InputError(f"Several arrays: {name}. There is {describe_keys(shapes)}. Choose one with --key.")

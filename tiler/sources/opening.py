@@ -1,6 +1,6 @@
 """The one way in: latents and images of every kind become sources.
 
-Files are told apart by their first bytes; endings are not believed.
+Files are told apart by what is in them (``taesd_core.file_kinds``); endings are not believed.
 """
 
 import os
@@ -9,9 +9,9 @@ from numbers import Integral
 from pathlib import Path
 from typing import cast
 
-from taesd_core.safetensors_file import HEADER_LIMIT_BYTES
+from taesd_core.file_kinds import BoundedFile, FileKind, find_kind
 from tiler.errors import InputError
-from tiler.sources.archive_source import PICKLE_START, ZIP_START, open_archive
+from tiler.sources.archive_source import open_archive
 from tiler.sources.array_source import ArraySource, SliceableArray
 from tiler.sources.image_source import open_image_file, open_latent_image
 from tiler.sources.input_file import open_regular_file, printable
@@ -21,11 +21,6 @@ from tiler.sources.safetensors_source import open_safetensors
 from tiler.sources.source import Source
 from tiler.sources.tiff_source import open_tiff_image, open_tiff_latents
 from tiler.sources.zarr_source import ZarrSource, is_zarr
-
-NPY_START = b"\x93NUMPY"
-PNG_START = b"\x89PNG\r\n\x1a\n"
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""Of either byte order, and the same of BigTIFF."""
 
 Openable = str | os.PathLike[str] | SliceableArray | Source
 """A path, an array, or a source."""
@@ -53,24 +48,24 @@ def open_latents(latents: Openable, channels: int, *, key: str | None = None, in
     path = Path(latents)
     if is_zarr(path):
         return ZarrSource(path, channels, key=key, index=index)
-    start = read_start(path)
-    # First: the length that a safetensors file begins with may look like the start of a pickle.
-    if is_safetensors(start):
+    kind = read_kind(path)
+    if kind.name == "safetensors":
         return open_safetensors(path, channels, key=key, index=index)
-    if start.startswith((ZIP_START, PICKLE_START)):
-        return open_archive(path, channels, key=key, index=index)
+    if kind.name in ("npz", "torch"):
+        return open_archive(path, channels, kind, key=key, index=index)
+    if kind.name not in ("npy", "png", "tiff"):
+        advice = kind.advice or (
+            "They must be a .npy, .npz, .safetensors, .latent, .pt or .tif file, or a PNG of 8-bit latents. Save the "
+            "array of latents with numpy.save."
+        )
+        raise InputError(f"Not a file of latents: path={path} is {kind.words}. {advice}")
     if key is not None:
         raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave --key out.")
-    if start.startswith(NPY_START):
+    if kind.name == "npy":
         return NpySource(path, channels, index=index)
-    if start.startswith(PNG_START):
+    if kind.name == "png":
         return choose_only(check_source(open_latent_image(path), channels, name=f"path={path}"), index)
-    if start.startswith(TIFF_STARTS):
-        return open_tiff_latents(path, channels, index=index)
-    raise InputError(
-        f"Not a file of latents: path={path}, first bytes={start!r}. It must be a .npy, .npz, .safetensors, .latent, "
-        ".pt or .tif file, or a PNG of 8-bit latents. Save the array of latents with numpy.save."
-    )
+    return open_tiff_latents(path, channels, index=index)
 
 
 def open_image(image: Openable) -> Source:
@@ -87,11 +82,11 @@ def open_image(image: Openable) -> Source:
     if not isinstance(image, str | os.PathLike):
         return open_object(image, 3, IMAGE_TYPES)
     path = Path(image)
-    start = read_start(path)
-    if start.startswith(NPY_START):
+    kind = read_kind(path)
+    if kind.name == "npy":
         return NpySource(path, 3, types=IMAGE_TYPES)
     # What has odd colours, codecs or orientations is loaded whole, by Pillow.
-    return (open_tiff_image(path) if start.startswith(TIFF_STARTS) else None) or open_image_file(path)
+    return (open_tiff_image(path) if kind.name == "tiff" else None) or open_image_file(path)
 
 
 def open_object(
@@ -119,11 +114,6 @@ def choose_only(source: Source, index: int | None) -> Source:
     return source
 
 
-def is_safetensors(start: bytes) -> bool:
-    """Say whether a file that begins so may be a safetensors file: the length of a header, then the header."""
-    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= HEADER_LIMIT_BYTES
-
-
 def check_source(source: Source, channels: int, *, name: str = "source") -> Source:
     """Return the source, if it has so many channels.
 
@@ -140,14 +130,11 @@ def check_source(source: Source, channels: int, *, name: str = "source") -> Sour
     return source
 
 
-def read_start(path: Path) -> bytes:
-    """Return the first nine bytes of a file.
+def read_kind(path: Path) -> FileKind:
+    """Return what a file is.
 
     Raises:
         InputError: it cannot be read.
     """
-    descriptor = open_regular_file(path)
-    try:
-        return os.pread(descriptor, 9, 0)
-    finally:
-        os.close(descriptor)
+    with BoundedFile(open_regular_file(path), "rb") as file:
+        return find_kind(file)
