@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from taesd_core.tensor_file import Kind, TensorFileError, check_size, open_regular, show
 
-HEADER_LIMIT_BYTES = 2**20
-"""Longest header that is parsed; TAESD's takes 8 kB, 15 kB with both parts."""
+HEADER_LIMIT_BYTES = 2**24
+"""Longest header that is parsed; TAESD's takes 8 kB, 15 kB with both parts, and a workflow of ComfyUI some MB."""
 
 ITEM_BYTES = {
     **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
@@ -115,13 +115,29 @@ def read_header(descriptor: int) -> tuple[dict[str, Entry], int]:
         SafetensorsError: it is no whole safetensors file.
         OSError: it cannot be read.
     """
+    text, n_bytes = _read_text(descriptor)
+    return parse_header(text, n_bytes), 8 + len(text)
+
+
+def read_metadata(descriptor: int) -> dict[str, str]:
+    """Return what an open file says besides its tensors, texts by name.
+
+    Raises:
+        SafetensorsError: its header is damaged.
+        OSError: it cannot be read.
+    """
+    return _split_header(_read_text(descriptor)[0])[1]
+
+
+def _read_text(descriptor: int) -> tuple[bytes, int]:
+    """Return the header, and how many bytes follow it."""
     size = os.fstat(descriptor).st_size
     length = int.from_bytes(read_bytes(descriptor, 0, 8), "little")
     if length > size - 8:
         raise SafetensorsError(f"truncated: its header takes {length} bytes, the file has {size} bytes")
     if length > HEADER_LIMIT_BYTES:
         raise SafetensorsError(f"too long a header: length={length} bytes, limit={HEADER_LIMIT_BYTES} bytes")
-    return parse_header(read_bytes(descriptor, 8, length), size - 8 - length), 8 + length
+    return read_bytes(descriptor, 8, length), size - 8 - length
 
 
 def read_bytes(descriptor: int, start: int, n_bytes: int) -> bytes:
@@ -151,6 +167,20 @@ def parse_header(text: bytes, n_bytes: int) -> dict[str, Entry]:
     Raises:
         SafetensorsError: the header is damaged, or does not describe what follows to the byte.
     """
+    header, _ = _split_header(text)
+    entries = {name: _parse_entry(name, fields) for name, fields in header.items()}
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start_bytes, item[1].stop_bytes)):
+        if entry.start_bytes != end:
+            raise SafetensorsError(f"tensor {show(name)} does not begin where the one before it ends")
+        end = entry.stop_bytes
+    if end != n_bytes:
+        raise SafetensorsError(f"the tensors take {end} bytes, but {n_bytes} bytes follow the header")
+    return entries
+
+
+def _split_header(text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the tensors of a header, and its metadata."""
     try:
         header = json.loads(text.decode(), object_pairs_hook=_refuse_twice)
     except RecursionError as error:
@@ -162,15 +192,7 @@ def parse_header(text: bytes, n_bytes: int) -> dict[str, Entry]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise SafetensorsError("the metadata are not text")
-    entries = {name: _parse_entry(name, fields) for name, fields in header.items()}
-    end = 0
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start_bytes, item[1].stop_bytes)):
-        if entry.start_bytes != end:
-            raise SafetensorsError(f"tensor {show(name)} does not begin where the one before it ends")
-        end = entry.stop_bytes
-    if end != n_bytes:
-        raise SafetensorsError(f"the tensors take {end} bytes, but {n_bytes} bytes follow the header")
-    return entries
+    return header, metadata
 
 
 def _parse_entry(name: str, fields: Any) -> Entry:

@@ -72,7 +72,7 @@ def test_a_png_that_cannot_be_compressed_leaves_the_part(tmp_path, monkeypatch):
     sink = LatentPngSink(tmp_path / "a.png", LATENTS.shape)
     write(sink)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

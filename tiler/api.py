@@ -51,6 +51,7 @@ from tiler.sources.edges import EdgePadded
 from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.input_file import open_regular_file
+from tiler.sources.kept_size import note_size, tell_not_kept
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.ranges import WithinRange, check_range
 from tiler.sources.source import Source
@@ -141,7 +142,7 @@ def decode(
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
     source = latents.open(checkpoint.network, convention=find_convention(weights), replaced=replaced)
-    area = find_area(latents, checkpoint.network, region)
+    area = find_area(latents, checkpoint.network, source, region)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
     planned = file.plan(plan, overwrite=overwrite)
     check_range(source.source if isinstance(source, Upscaled) else source)
@@ -229,7 +230,7 @@ def verify(
     source = latents.open(network, convention=find_convention(weights))
     # In a single tile: all that is asked of this plan is where the file's pixels lie.
     whole_px = max(source.shape[:2]) * network.scale_out
-    plan = make_plan(source, network, None, whole_px, **find_area(latents, network, region))
+    plan = make_plan(source, network, None, whole_px, **find_area(latents, network, source, region))
     return _verify_file(path, source, checkpoint, plan, samples, seed, progress)
 
 
@@ -251,7 +252,8 @@ def encode(
 ) -> Report:
     """Encode an image to latents, tile by tile, to the values of encoding the whole image at once.
 
-    An image whose sides are no multiples of 8 is continued to the next multiple by its last row and column.
+    An image whose sides are no multiples of 8 is continued to the next multiple by its last row and column. ``decode``
+    gives it in its own size again, which ``.safetensors`` and ``.png`` keep (``image_size_px``) and ``.npy`` does not.
 
     Args:
         image: a picture that Pillow opens, a TIFF of any size, a ``.npy`` file, an array or a source;
@@ -292,7 +294,14 @@ def encode(
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
-    planned = file.plan(plan, overwrite=overwrite)
+    said: list[str] = []
+    notes: dict[str, str] = {}
+    if opened.shape[:2] != source.shape[:2]:
+        if file.keeps:
+            notes = note_size(*opened.shape[:2])
+        else:
+            said.append(tell_not_kept(opened.shape[:2], source.shape[:2], Path(latents)))
+    planned = file.plan(plan, overwrite=overwrite, notes=notes)
     model = partial(load_model, path, "encoder", precision)
     inputs: Fields = {
         "image": fingerprint_source(source),
@@ -303,7 +312,7 @@ def encode(
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
     continued_px = source.shape[0] - opened.shape[0], source.shape[1] - opened.shape[1]
     report = run_and_report(job, progress, started)
-    report = replace(report, n_replaced=len(replaced), continued_px=continued_px, notes=within.notes)
+    report = replace(report, n_replaced=len(replaced), continued_px=continued_px, notes=(*said, *within.notes))
     REPORT.info(describe_report(report))
     return report
 
@@ -343,7 +352,7 @@ def decode_lazily(
     network = read_checkpoint(checkpoint, "decoder").network
     # Chunks may be computed in other processes, dask's or those of a cluster.
     source = TravellingSource(partial(latents.open, network, convention=find_convention(weights)))
-    plan = make_plan(source, network, None, tile_size_px, **find_area(latents, network, region))
+    plan = make_plan(source, network, None, tile_size_px, **find_area(latents, network, source, region))
     model = PreparedModel(partial(load_model, checkpoint, "decoder", dtype=name), plan, source)
 
     def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[Any]:
@@ -391,12 +400,17 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     checkpoint = find_checkpoint(weights, "decoder", latents)
     network = read_checkpoint(checkpoint, "decoder").network
     source = latents.open(network, convention=find_convention(weights))
+    whole = source.shape[:2]
     height, width = choose_size(source.shape, size_px, network.scale_out)
-    if (height, width) != source.shape[:2]:
+    # Of the small picture as much as the image is of what all latents decode to.
+    kept = latents.find_size(network, source.shape) or [side * network.scale_out for side in whole]
+    made = max(1, round(height * kept[0] / whole[0])), max(1, round(width * kept[1] / whole[1]))
+    if (height, width) != whole:
         source = ArraySource(average_down(Checked(source), height, width), network.channels_in)
     plan = Plan(network, height, width, max(height, width))
     check_memory(plan.peak_bytes, advice="Use a smaller --size")
-    return run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
+    picture = run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
+    return picture[: made[0], : made[1]]
 
 
 def _name_for_others(latents: Latents, file: OutputFile) -> tuple[Latents, OutputFile]:

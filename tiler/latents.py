@@ -1,12 +1,15 @@
 """Latents, and how they are read: what is said about them before they are opened."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 
 from tiler.errors import InputError, OptionError
 from tiler.fields import Fields
 from tiler.model import Network
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
+from tiler.sources.kept_size import KEY, read_size
 from tiler.sources.latent_space import LatentSpace, find_space, to_diffusion_space
 from tiler.sources.opening import Openable, open_latents
 from tiler.sources.source import Source
@@ -107,6 +110,34 @@ class Latents:
             # Before they are upscaled: interpolation sees no seam either.
             source = Wrapped(source, find_margins(self.wrap, network.halo, self.upscale))
         return source if self.upscale == 1 else Upscaled(source, self.upscale)
+
+    def find_size(self, network: Network, shape: tuple[int, int, int]) -> tuple[int, int] | None:
+        """Return (height, width) of the image, px, where the file keeps it and it is not all that they decode to.
+
+        Args:
+            network: of the decoder.
+            shape: of the opened latents.
+
+        Raises:
+            InputError: the size does not fit the latents.
+            OptionError: ends cannot join in front of the end of the latents.
+        """
+        if not isinstance(self.data, str | os.PathLike):
+            return None
+        rows, columns = self.margins(network)
+        height, width, scale = shape[0] - 2 * rows, shape[1] - 2 * columns, network.scale_out
+        kept = read_size(Path(self.data), (height // self.upscale * scale, width // self.upscale * scale), scale)
+        if kept is None:
+            return None
+        size = kept[0] * self.upscale, kept[1] * self.upscale
+        if size == (height * scale, width * scale):
+            return None
+        if self.wrap is not None:
+            raise OptionError(
+                f"These ends cannot join: wrap={self.wrap}, but the image ends before its latents do, at "
+                f"{KEY}={kept[1]}x{kept[0]} of its file. Leave --wrap out, or save the latents without that size."
+            )
+        return size
 
     def margins(self, network: Network) -> tuple[int, int]:
         """Return how far the opened latents go on beyond each end of their rows and of their columns, latent px."""

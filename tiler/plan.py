@@ -21,6 +21,7 @@ from itertools import product
 
 from tiler.errors import InputError, OptionError
 from tiler.model import Axis, Ends, Network
+from tiler.region import check_inside
 from tiler.summary import summarise_plan
 from tiler.window import Span, Window
 
@@ -138,13 +139,8 @@ class Plan:
             raise InputError(f"The image has no pixels: height={self.height}, width={self.width} latent px.")
         if self.core < 1:
             raise OptionError(f"A tile has no pixels: core={self.core} latent px. Use a larger --tile-size.")
-        whole, made = Window.whole(self.height, self.width) * self.network.scale_out, self.made
-        if made.rows.stop > whole.rows.stop or made.columns.stop > whole.columns.stop:
-            raise OptionError(
-                f"The region leaves the image: x={made.columns.start}, y={made.rows.start}, width={len(made.columns)}, "
-                f"height={len(made.rows)} px, image={len(whole.columns)} × {len(whole.rows)} px. Make it smaller."
-            )
-        n_rows, n_columns = (-(-size // self.tile_px) for size in made.shape)
+        check_inside(self.made, self.height * self.network.scale_out, self.width * self.network.scale_out)
+        n_rows, n_columns = (-(-size // self.tile_px) for size in self.made.shape)
         if max(n_rows, n_columns) > AXIS_LIMIT or n_rows * n_columns > TILE_LIMIT:
             raise InputError(
                 f"Too many tiles: {n_rows} × {n_columns} for {self.height} × {self.width} latent px. At most "

@@ -45,8 +45,8 @@ def plan_decode(
     file = None if output is None else describe_output(output)
     network = find_network(weights, "decoder", channels)
     latents = Latents.of(latents)
-    area = find_area(latents, network, region)
     source = latents.open(network, convention=find_convention(weights))
+    area = find_area(latents, network, source, region)
     plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
     if file is not None:
         file.plan(plan, overwrite=True)
@@ -88,9 +88,10 @@ class Area(TypedDict):
     margins: tuple[int, int]
 
 
-def find_area(latents: Latents, network: Network, region: Region | None) -> Area:
-    """Return which part of the latents ``make_plan`` is to plan for, given a region of the image."""
-    return {"region": find_window(region), "margins": latents.margins(network)}
+def find_area(latents: Latents, network: Network, source: Source, region: Region | None) -> Area:
+    """Return which part of the opened latents ``make_plan`` is to plan for, given a region of the image."""
+    kept = latents.find_size(network, source.shape)
+    return {"region": find_window(region, kept), "margins": latents.margins(network)}
 
 
 def make_plan(

@@ -9,19 +9,39 @@ Region = tuple[int, int, int, int]
 """(x, y, width, height) of a part of the image, px, from its top left corner."""
 
 
-def find_window(region: Region | None) -> Window | None:
+def find_window(region: Region | None, kept: tuple[int, int] | None = None) -> Window | None:
     """Return the window that a region is, px.
 
+    Args:
+        region: as people name it; None for all of the image.
+        kept: (height, width) of the image, where it is smaller than what its latents decode to.
+
     Raises:
-        OptionError: it is not four whole numbers, begins before the image, or is empty.
+        OptionError: it is not four whole numbers, begins before the image, is empty, or leaves the image.
     """
     if region is None:
-        return None
+        return None if kept is None else Window.whole(*kept)
     try:
         x, y, width, height = map(operator.index, region)
-        return Window(Span(y, y + height), Span(x, x + width))
+        window = Window(Span(y, y + height), Span(x, x + width))
     except (TypeError, ValueError):
         raise OptionError(
             f"Not a region: region={str(region)[:80]}. Use X, Y, WIDTH and HEIGHT in px of the image: whole numbers, "
             "X and Y from 0, WIDTH and HEIGHT from 1."
         ) from None
+    if kept is not None:
+        check_inside(window, *kept)
+    return window
+
+
+def check_inside(window: Window, height: int, width: int) -> None:
+    """Refuse a part of an image that leaves it.
+
+    Raises:
+        OptionError: it does.
+    """
+    if window.rows.stop > height or window.columns.stop > width:
+        raise OptionError(
+            f"The region leaves the image: x={window.columns.start}, y={window.rows.start}, "
+            f"width={len(window.columns)}, height={len(window.rows)} px, image={width} × {height} px. Make it smaller."
+        )

@@ -1,10 +1,13 @@
 """Files of latents to be made by ``encode``, told apart by their endings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from tiler.fields import Fields
 from tiler.plan import Plan
 from tiler.sinks.encoded_sink import count_encoded_bytes
 from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
@@ -35,8 +38,18 @@ class LatentFile:
         """Return what tiles must be multiples of by default, px."""
         return 512
 
-    def plan(self, plan: Plan, *, overwrite: bool) -> PlannedFile:
+    @property
+    def keeps(self) -> bool:
+        """Whether it has a place for what is said of its latents."""
+        return Path(self.path).suffix.lower() != ".npy"
+
+    def plan(self, plan: Plan, *, overwrite: bool, notes: Mapping[str, str] | None = None) -> PlannedFile:
         """Return the file that holds the output of a plan.
+
+        Args:
+            plan: the plan.
+            overwrite: whether an existing file may be replaced.
+            notes: texts to be kept with the latents, by name, where it has a place for them.
 
         Raises:
             OptionError: the latents do not fit such a file.
@@ -46,14 +59,15 @@ class LatentFile:
 
         def open_sink(reopen: bool, description: str) -> StridedSink:
             if kind == ".png":
-                return LatentPngSink(path, shape, overwrite=overwrite, reopen=reopen)
-            sink = NpySink if kind == ".npy" else SafetensorsSink
+                return LatentPngSink(path, shape, notes=notes, overwrite=overwrite, reopen=reopen)
+            sink = NpySink if kind == ".npy" else partial(SafetensorsSink, notes=notes)
             return sink(path, shape, np.float32, channels_first=True, overwrite=overwrite, reopen=reopen)
 
+        said: Fields = {"kind": kind, **(notes or {})}
         if kind != ".png":
-            return PlannedFile(path, overwrite, open_sink, count_bytes(shape, np.float32) + 1000, 1, {"kind": kind})
+            return PlannedFile(path, overwrite, open_sink, count_bytes(shape, np.float32) + 1000, 1, said)
         check_png_shape(shape)
         # All of the array is read to memory to be encoded.
         array_bytes, encoded_bytes = count_bytes(shape, np.uint8), count_encoded_bytes(shape, np.uint8)
         most_bytes = array_bytes + 1000 + encoded_bytes
-        return PlannedFile(path, overwrite, open_sink, most_bytes, 1, {"kind": kind}, array_bytes, encoded_bytes)
+        return PlannedFile(path, overwrite, open_sink, most_bytes, 1, said, array_bytes, encoded_bytes)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,33 @@ class SafetensorsSink(StridedSink):
     """A ``.safetensors`` file of one tensor under construction; see ``StridedSink``.
 
     Source: the format's description, https://huggingface.co/docs/safetensors.
+
+    Args:
+        path: the final name.
+        shape: (height, width, channels).
+        dtype: of the array.
+        notes: texts to be stored with it, by name.
+        options: of ``StridedSink``.
     """
+
+    def __init__(
+        self,
+        path: Any,
+        shape: tuple[int, int, int],
+        dtype: Any,
+        *,
+        notes: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self._notes = notes or {}
+        super().__init__(path, shape, dtype, **options)
 
     def _header(self) -> bytes:
         dtype, shape = TENSOR_TYPES[self.dtype.name], self.stored_shape
         n_bytes = math.prod(shape) * self.dtype.itemsize
         tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, n_bytes]}
-        text = json.dumps({"__metadata__": {"latent_space": "diffusion"}, TENSOR_NAME: tensor}).encode()
+        metadata = {"latent_space": "diffusion", **self._notes}
+        text = json.dumps({"__metadata__": metadata, TENSOR_NAME: tensor}).encode()
         text += b" " * (-len(text) % ALIGNMENT_BYTES)
         return len(text).to_bytes(8, "little") + text
 
@@ -47,6 +68,7 @@ class LatentPngSink(EncodedSink):
     Args:
         path: the final name.
         shape: (height, width, 4).
+        notes: texts to be stored with it, by name.
         overwrite: whether an existing file may be replaced (when the new one is complete).
         reopen: write on what an earlier run left; all else must be as it was then.
 
@@ -59,9 +81,16 @@ class LatentPngSink(EncodedSink):
     signature = SIGNATURE
 
     def __init__(
-        self, path: Any, shape: tuple[int, int, int], *, overwrite: bool = False, reopen: bool = False
+        self,
+        path: Any,
+        shape: tuple[int, int, int],
+        *,
+        notes: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+        reopen: bool = False,
     ) -> None:
         check_png_shape(shape)
+        self._notes = notes or {}
         super().__init__(path, shape, np.uint8, overwrite=overwrite, reopen=reopen)
 
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
@@ -77,9 +106,14 @@ class LatentPngSink(EncodedSink):
 
     def _encode(self, output: Appended) -> None:
         from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
 
+        texts = PngInfo()
+        for name, text in self._notes.items():
+            texts.add_text(name, text)
         content = files.read_at(self._file, math.prod(self.shape), self._start)
-        Image.fromarray(np.frombuffer(content, np.uint8).reshape(self.shape)).save(output, "PNG")  # type: ignore[arg-type]
+        picture = Image.fromarray(np.frombuffer(content, np.uint8).reshape(self.shape))
+        picture.save(output, "PNG", pnginfo=texts)  # type: ignore[arg-type]
 
 
 def check_png_shape(shape: tuple[int, int, int]) -> None:
