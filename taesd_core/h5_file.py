@@ -76,6 +76,10 @@ class H5File:
             raise
         except Exception as error:
             raise TensorFileError(f"a damaged HDF5 file, {shorten(error)}") from error
+        if not names:
+            raise TensorFileError(
+                "an HDF5 file with no weights that Keras has saved", "Save them by model.save_weights()."
+            )
         if len(self.shapes) < len(names):
             raise TensorFileError("a name of its weights occurs twice")
 

@@ -2,6 +2,7 @@
 
 import io
 import tracemalloc
+import zipfile
 from random import Random
 
 import h5py
@@ -50,6 +51,36 @@ def test_other_floats_become_float32(tmp_path, dtype):
     values = H5File(tmp_path / "x").read("layers/conv2d/vars/0")
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, KERNEL)
+
+
+def test_the_weights_in_an_archive_of_keras_are_read_and_no_bomb(tmp_path):
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        write_keras_3(file)
+    for name, weights in (("x", content.getvalue()), ("bomb", bytes(LIMIT_BYTES + 1)), ("damaged", b"junk")):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr("config.json", "{}")
+            archive.writestr("model.weights.h5", weights)
+    opened = H5File(tmp_path / "x")
+    assert len(opened.shapes) == 12
+    np.testing.assert_array_equal(opened.read("layers/conv2d_11/vars/0"), KERNEL + 11)
+    for name, says in {"bomb": r"too large: size=134217729 bytes unpacked", "damaged": "a damaged HDF5 file"}.items():
+        with pytest.raises(TensorFileError, match=says):
+            H5File(tmp_path / name)
+
+
+@pytest.mark.parametrize("user_block", [0, 512, 4096])
+def test_hdf5_is_read_behind_what_others_have_put_in_front_of_it(tmp_path, user_block):
+    with h5py.File(tmp_path / "x", "w", userblock_size=user_block) as file:
+        write_keras_3(file)
+    np.testing.assert_array_equal(H5File(tmp_path / "x").read("layers/conv2d/vars/0"), KERNEL)
+
+
+def test_hdf5_of_something_else_is_said_to_hold_no_weights(tmp_path):
+    with h5py.File(tmp_path / "x", "w") as file:
+        file["latents"] = KERNEL
+    with pytest.raises(TensorFileError, match="no weights that Keras has saved"):
+        H5File(tmp_path / "x")
 
 
 def link_out(file, folder):

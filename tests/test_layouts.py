@@ -137,6 +137,23 @@ def test_a_model_without_layers_in_layers_is_read_by_the_order_of_its_convolutio
             np.testing.assert_array_equal(values, others)
 
 
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "variant", ["taesd", *(pytest.param(each, marks=pytest.mark.slow) for each in ("taesd3", "taef2", "taesana"))]
+)
+def test_what_is_exported_as_keras_is_read_back(tmp_path, folder, variant, part):
+    from taesd_core.keras_model import build_portable_model
+
+    path = write("upstream", variant, part, folder)
+    expected = load_checkpoint(path, part)
+    build_portable_model(expected).save(tmp_path / "model.keras")
+    (found,) = load_parts((tmp_path / "model.keras").rename(tmp_path / "x"))
+    assert (found.part, found.layout, found.network) == (part, "keras-3", expected.network)
+    for each, other in zip(found.tensors, expected.tensors, strict=True):
+        for values, others in zip(each.arrays, other.arrays, strict=True):
+            np.testing.assert_array_equal(values, others)
+
+
 def drop_bias(file):
     del file["layers/conv2d/vars/1"]
 
