@@ -28,6 +28,7 @@ _STARTS = (
     ("png", b"\x89PNG\r\n\x1a\n", "a PNG picture", ""),
     *(("tiff", start, "a TIFF picture", "") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     ("jpeg", b"\xff\xd8\xff", "a JPEG picture", ""),
+    *(("jpeg2000", start, "a JPEG 2000 picture", "") for start in (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
     ("gif", b"GIF8", "a GIF picture", ""),
     ("gguf", b"GGUF", "a GGUF file, of quantised weights", ""),
     *(
@@ -98,6 +99,12 @@ def find_kind(file: BinaryIO | BoundedFile) -> FileKind:
             return FileKind(name, words, advice)
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return FileKind("webp", "a WebP picture")
+    if start[4:8] == b"ftyp":
+        # The brand of the file, its version, and the brands that it goes along with.
+        brands = start[8 : int.from_bytes(start[:4], "big")]
+        if {b"avif", b"avis"} & {brands[at : at + 4] for at in range(0, len(brands), 4)}:
+            return FileKind("avif", "an AVIF picture")
+        return FileKind("isobmff", "a HEIC picture or a film")
     if start.startswith((b"PK\3\4", b"PK\5\6")):
         return _find_kind_of_archive(file)
     if any(magic in start[:40] for magic in TORCH_MAGIC):
@@ -120,6 +127,10 @@ def find_kind(file: BinaryIO | BoundedFile) -> FileKind:
         return FileKind("hdf5", "an HDF5 file")
     if re.match(rb"\x08[\x01-\x20][\x12\x1a\x22\x2a\x32\x3a]", start):
         return FileKind("onnx", "an ONNX model", "Name the file of weights that it was made of.")
+    if re.match(rb"P[1-6][\s#]", start):
+        return FileKind("ppm", "a PPM picture")
+    if start.startswith(b"BM"):
+        return FileKind("bmp", "a BMP picture")
     return _find_kind_of_text(start)
 
 

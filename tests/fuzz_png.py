@@ -53,7 +53,7 @@ def make_png(random: Random, latents: bool) -> Mutated:
     chunks = make_chunks(random, latents)
     kind = random.random()
     if kind > 0.995:
-        bomb(random, chunks)
+        bomb(random, chunks, latents)
         return to_bytes(chunks), "bomb"
     if kind < 0.05:
         return to_bytes(chunks), "none"
@@ -117,11 +117,12 @@ def edit_pixels(random: Random, chunks: list[Chunk]) -> None:
     chunks[number] = name, content
 
 
-def bomb(random: Random, chunks: list[Chunk]) -> None:
+def bomb(random: Random, chunks: list[Chunk], latents: bool) -> None:
     """A size up to our limit, and so many bytes of pixels, or a third of them, that take hardly any in the file."""
     number = find(chunks, b"IHDR")
     name, content = chunks[number]
-    side = random.choice((3_000, 5_000, 5_700, 8_000, 16_384))
+    # Of a picture nothing but the disk is a limit: all of it is inflated.
+    side = random.choice((3_000, 5_000, 5_700, 8_000, 16_384) if latents else (2_000, 3_000))
     chunks[number] = name, struct.pack(">II", side, side) + content[8:]
     number = find(chunks, b"IDAT")
     chunks[number] = b"IDAT", BOMB
@@ -197,25 +198,31 @@ def read_png(content: bytes) -> np.ndarray:
     if content[:8] != SIGNATURE:
         raise ValueError("signature")
     position, chunks = 8, []
-    while not chunks or chunks[-1][0] != b"IEND":
+    while (not chunks or chunks[-1][0] != b"IEND") and position + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, position)
         body = content[position + 8 : position + 8 + length]
-        if struct.unpack_from(">I", content, position + 8 + length)[0] != zlib.crc32(name + body):
+        # Behind the pixels nothing matters any more.
+        if len(body) < length or (name != b"IEND" and content[position + 8 + length :][:4] != checksum(name, body)):
+            if any(name == b"IDAT" for name, _ in chunks):
+                break
             raise ValueError(f"checksum of {name!r}")
         chunks.append((name, body))
         position += 12 + length
     names = [name for name, _ in chunks]
-    first, n_parts = names.index(b"IDAT"), names.count(b"IDAT")
-    if names[0] != b"IHDR" or names.count(b"IHDR") > 1 or names[first : first + n_parts] != [b"IDAT"] * n_parts:
+    last = len(names) - names[::-1].index(b"IDAT")
+    if names[:last].count(b"IHDR") != 1 or names.index(b"IHDR") > (first := names.index(b"IDAT")):
         raise ValueError("order")
-    width, height, bits, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", chunks[0][1])
+    width, height, bits, colour, compression, filtering, interlace = struct.unpack(
+        ">IIBBBBB", dict(chunks[:last])[b"IHDR"]
+    )
     if (colour, bits) not in KINDS or compression or filtering or interlace > 1 or not 0 < width * height <= 50_000:
         raise ValueError("header")
     depth = bits * CHANNELS[colour]
     passes = sizes_of_passes(width, height, interlace)
     n_bytes = sum(n_rows * (1 + -(-columns * depth // 8)) for columns, n_rows, *_ in passes)
     stream = b"".join(body for name, body in chunks if name == b"IDAT")
-    raw = zlib.decompressobj().decompress(stream, n_bytes)
+    # As a bare stream: the checksum behind the pixels may be cut off.
+    raw = zlib.decompressobj(-15).decompress(stream[2:], n_bytes)
     if len(raw) != n_bytes:
         raise ValueError(f"pixels: {len(raw)} of {n_bytes}")
     samples = np.zeros((height, width, CHANNELS[colour]), np.uint16)
@@ -229,10 +236,14 @@ def read_png(content: bytes) -> np.ndarray:
         if len(palette) != 1 or len(palette[0]) % 3 or not 0 < len(palette[0]) <= 768:
             raise ValueError("palette")
         colours = np.frombuffer(palette[0], np.uint8).reshape(-1, 3)
-        if samples.max() >= len(colours):
-            raise ValueError("index")
+        # As Pillow and libpng have it.
+        colours = np.concatenate([colours, np.zeros((256 - len(colours), 3), np.uint8)])
         return colours[samples[..., 0]]
     return samples if bits == 16 else (samples * (255 // (2**bits - 1))).astype(np.uint8)
+
+
+def checksum(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(name + body))
 
 
 def unfilter(raw: bytes, n_rows: int, row_bytes: int, step: int) -> np.ndarray:
@@ -268,10 +279,5 @@ def unpack(rows: np.ndarray, columns: int, bits: int, channels: int) -> np.ndarr
 
 def to_rgb(samples: np.ndarray) -> np.ndarray:
     """Return the (height, width, 3) float32 in [0, 1] that an encoder is to be given."""
-    if samples.shape[2] <= 2:
-        grey = samples[..., :1].repeat(3, axis=2)
-        if samples.dtype == np.uint16 and samples.shape[2] == 1:
-            return (grey / 65535).astype(np.float32)
-        samples = grey
-    upper = samples[..., :3] >> 8 if samples.dtype == np.uint16 else samples[..., :3]
-    return (upper / 255).astype(np.float32)
+    samples = samples[..., :1].repeat(3, axis=2) if samples.shape[2] <= 2 else samples[..., :3]
+    return (samples / np.iinfo(samples.dtype).max).astype(np.float32)

@@ -31,7 +31,7 @@ from tiler.window import Window
 ROOT = str(Path(__file__).parents[1])
 SIGNATURES = {"decode": inspect.signature(api.decode), "encode": inspect.signature(api.encode)}
 PLANS = ("plan {}", "decode {} x.tif --weights photo --dry-run")
-HEAVY = ("tensorflow", "keras", "dask", "tifffile", "PIL", "h5py", "torch", "huggingface_hub", "onnx")
+HEAVY = ("tensorflow", "keras", "dask", "tifffile", "PIL", "h5py", "torch", "huggingface_hub", "onnx", "pyvips")
 
 
 def run(*args):

@@ -15,6 +15,7 @@ from tiler.sources.image_source import PixelSource
 from tiler.sources.latent_space import Converted
 from tiler.sources.npy_source import NpySource
 from tiler.sources.opening import open_image, open_latents
+from tiler.sources.picture import PictureSource
 from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
 
@@ -172,7 +173,7 @@ def test_shapes_are_plain_integers(source_and_whole):
         pytest.param(lambda path: open_latents(path, 4), "npy", NpySource, id="latents, npy"),
         pytest.param(lambda path: open_latents(path, 4), "png", PixelSource, id="latents, png"),
         pytest.param(open_image, "npy", NpySource, id="image, npy"),
-        pytest.param(open_image, "png", PixelSource, id="image, png"),
+        pytest.param(open_image, "png", PictureSource, id="image, png"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.npy", "x.PNG", "x", "x.txt"])

@@ -244,6 +244,7 @@ def encode(
     workers: int | None = None,
     precision: Precision = "float32",
     nonfinite: NonFinite = "error",
+    page: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -256,8 +257,9 @@ def encode(
     gives it in its own size again, which ``.safetensors`` and ``.png`` keep (``image_size_px``) and ``.npy`` does not.
 
     Args:
-        image: a picture that Pillow opens, a TIFF of any size, a ``.npy`` file, an array or a source;
-            (height, width, 3), uint8 or floats in [0, 1].
+        image: a picture (PNG, JPEG, TIFF, WebP, AVIF, BMP, PPM or JPEG 2000), a ``.npy`` file, an array or a source;
+            (height, width, 3), uint8 or floats in [0, 1]. A large picture that cannot be read by window is kept beside
+            ``latents`` meanwhile, uncompressed, in a file without a name.
         latents: the file to write, ``.npy`` or ``.safetensors`` (key "latents"): (1, channels, h, w) float32 as
             diffusion pipelines have them; or ``.png``, RGBA with 8 bits of each of four channels.
         weights: the encoder, a file or a name, as for ``decode``.
@@ -266,6 +268,7 @@ def encode(
         workers: threads that read and write while one tile is encoded.
         precision: as for ``decode``.
         nonfinite: what NaN and Inf in an image of floats are: an error that names the place, or "zero", read as 0.
+        page: which of several pictures in the file, from 0.
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
@@ -290,7 +293,7 @@ def encode(
     check_precision(precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
-    replaced, opened = Replaced(), open_image(image)
+    replaced, opened = Replaced(), open_image(image, page=page, spool_folder=Path(latents).absolute().parent)
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)

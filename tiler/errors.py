@@ -5,7 +5,8 @@
     TilerError                  exit code 1
     ├── OptionError             2   ValueError        an option out of its range, or two that do not go together
     ├── InputError              3   ValueError        latents, image or weights that cannot be used
-    │   └── NonFiniteError      3   ValueError        they hold NaN or Inf
+    │   ├── NonFiniteError      3   ValueError        they hold NaN or Inf
+    │   └── DamagedError        3   ValueError        their file is damaged, which may be seen only on the way: then 6
     ├── OutputExistsError       4   FileExistsError   the output is there, half done, or being written by another run
     ├── RefusedError            5   RuntimeError      too little disk space or memory; nothing was begun
     ├── TileError               6   RuntimeError      a tile failed on the way; the cause is chained
@@ -42,6 +43,10 @@ class NonFiniteError(InputError):
     """The input holds NaN or Inf; ``nonfinite="zero"`` reads them as 0, and goes on with what is finished."""
 
     remedy = ("--nonfinite", "zero")
+
+
+class DamagedError(InputError):
+    """A file is damaged; where that was found on the way, what is finished is kept, and the exit code is 6."""
 
 
 class InputWarning(UserWarning):

@@ -59,6 +59,7 @@ def plan_encode(
     *,
     weights: PathLike | None = None,
     channels: int = 4,
+    page: int | None = None,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
@@ -74,7 +75,7 @@ def plan_encode(
     """
     network = find_network(weights, "encoder", channels)
     file = None if latents is None else LatentFile(latents)
-    source = EdgePadded(open_image(image), network.scale_in)
+    source = EdgePadded(open_image(image, page=page), network.scale_in)
     plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume)
     if file is not None:
         file.plan(plan, overwrite=True)

@@ -168,6 +168,7 @@ def verify(
 @options.resources
 @options.precision
 @options.nonfinite
+@options.page
 @options.conduct
 @options.dry_run
 @options.profile
@@ -179,6 +180,7 @@ def encode(
     resources: dict[str, Any],
     precision: Any,
     nonfinite: Any,
+    page: int | None,
     conduct: dict[str, bool],
     dry_run: bool,
     profile: bool,
@@ -186,8 +188,8 @@ def encode(
 ) -> None:
     """Encode IMAGE to LATENTS, a .npy, .safetensors or (8 bits) .png file.
 
-    IMAGE is anything that Pillow opens, a TIFF of any size, or a .npy file of (height, width, 3). Sides that are no
-    multiples of 8 px are continued by the last row and column.
+    IMAGE is a PNG, JPEG, TIFF, WebP, AVIF, BMP, PPM or JPEG 2000 file, or a .npy file of (height, width, 3). Sides
+    that are no multiples of 8 px are continued by the last row and column.
     """
     from tiler import api, planning
     from tiler.command.progress import show_progress
@@ -198,7 +200,8 @@ def encode(
     if dry_run:
         found = find_checkpoint(weights, "encoder")
         _check_output(latents, conduct, image=image, weights=found)
-        click.echo(planning.plan_encode(image, latents, weights=found, resume=conduct["resume"], **resources).summary())
+        resources = {**resources, "weights": found, "resume": conduct["resume"]}
+        click.echo(planning.plan_encode(image, latents, page=page, **resources).summary())
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
@@ -208,6 +211,7 @@ def encode(
             weights=weights,
             precision=precision,
             nonfinite=nonfinite,
+            page=page,
             progress=progress,
             profile=seconds,
             **resources,

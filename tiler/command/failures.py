@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from tiler.command.interrupt import INTERRUPTED, stop_in_order
-from tiler.errors import InputWarning, TilerError
+from tiler.errors import DamagedError, InputWarning, TilerError
 
 _FAILED = 6
 
@@ -44,6 +44,8 @@ class Group(click.Group):
             if ctx.params["debug"]:
                 traceback.print_exception(error)
             message, code = _explain(error)
+            if isinstance(error, DamagedError) and hasattr(error, "__notes__"):
+                code = _FAILED
             raise Failure(self._add_how_to_go_on(message, error), code) from error
 
     def main(  # type: ignore[override]

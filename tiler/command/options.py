@@ -186,6 +186,7 @@ pyramid = _option(
     default=None,
     help="Whether a TIFF or OME-Zarr gets smaller levels for viewers.  [default: pyramid]",
 )
+page = _number("--page", metavar="N", help="Which of several pictures in the file, from 0.")
 megapixels = _option("--megapixels", metavar="M", type=float, default=8.0, help="Size of the picture.")
 overwrite = _option("--overwrite", is_flag=True, help="Replace an existing output; start a half-done one over.")
 resume = _option("--resume", is_flag=True, help="Go on with what a stopped run of the same job has left.")

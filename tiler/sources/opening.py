@@ -17,6 +17,7 @@ from tiler.sources.image_source import open_image_file, open_latent_image
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
 from tiler.sources.npy_source import NpySource
+from tiler.sources.picture_format import open_picture
 from tiler.sources.safetensors_source import open_safetensors
 from tiler.sources.source import Source
 from tiler.sources.tiff_source import open_tiff_image, open_tiff_latents
@@ -68,13 +69,16 @@ def open_latents(latents: Openable, channels: int, *, key: str | None = None, in
     return open_tiff_latents(path, channels, index=index)
 
 
-def open_image(image: Openable) -> Source:
+def open_image(image: Openable, *, page: int | None = None, spool_folder: Path | None = None) -> Source:
     """Open an RGB image as a source of values in [0, 1].
 
     Args:
         image: a PNG, JPEG, TIFF, WebP, BMP, PPM or JPEG 2000 file; a ``.npy`` file or an array,
             ``(height, width, 3)`` or another order of axes (see ``tiler.sources.layout``), of uint8 or of floats in
             [0, 1]; or a source. A TIFF of grey or RGB is read by window, and so is ``.npy``.
+        page: which of several pictures in a file, from 0.
+        spool_folder: where a large picture that can only be read from top to bottom is kept while it is needed; by
+            default among the temporary files of the system.
 
     Raises:
         InputError: it cannot be used; the message says why, and what to do.
@@ -85,8 +89,10 @@ def open_image(image: Openable) -> Source:
     kind = read_kind(path)
     if kind.name == "npy":
         return NpySource(path, 3, types=IMAGE_TYPES)
-    # What has odd colours, codecs or orientations is loaded whole, by Pillow.
-    return (open_tiff_image(path) if kind.name == "tiff" else None) or open_image_file(path)
+    if kind.name == "tiff":
+        # What has odd colours, codecs or orientations is loaded whole, by Pillow.
+        return open_tiff_image(path) or open_image_file(path)
+    return open_picture(path, kind, page=page, spool_folder=spool_folder)
 
 
 def open_object(

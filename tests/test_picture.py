@@ -1,0 +1,177 @@
+"""Pictures are read as what they are, compared with readers that are not libvips."""
+
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from tiler.errors import DamagedError, InputError
+from tiler.sources import spool
+from tiler.sources.opening import open_image
+from tiler.sources.turned import Turned
+from tiler.window import Span, Window
+
+SMOOTH = (np.add.outer(3 * np.arange(48), 2 * np.arange(64))[..., None] + [0, 9, 14]).astype(np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+EXACT = {
+    "png": {},
+    "jpg": {"quality": 90, "subsampling": 0},
+    "webp": {"lossless": True},
+    "avif": {"quality": 100, "subsampling": "4:4:4"},
+}
+
+
+def read_whole(source):
+    return source.read(Window.whole(*source.shape[:2]))
+
+
+def save(path, pixels, **options):
+    Image.fromarray(pixels).save(path, **EXACT.get(path.suffix[1:], {}), **options)
+    return path
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "avif"])
+def test_pictures_are_what_pillow_reads_and_the_right_way_up(tmp_path, ending, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"x.{ending}", SMOOTH, exif=exif)
+    source = open_image(path)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    whole = read_whole(source)
+    assert source.shape == whole.shape == expected.shape
+    assert whole.dtype == np.float32
+    # Two libraries make RGB of YCbCr.
+    np.testing.assert_allclose(whole * 255, expected, rtol=0, atol=1.01 if ending == "avif" else 1e-4)
+    window = Window(Span(7, 21), Span(3, 40))
+    np.testing.assert_array_equal(source.read(window), whole[window.slices])
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_windows_of_a_turned_source_are_those_of_the_turned_whole(orientation):
+    class Rows:
+        shape = (5, 8, 1)
+
+        def read(self, window):
+            return np.arange(40, dtype=np.float32).reshape(5, 8, 1)[window.slices]
+
+    transposes = [None, 0, 3, 1, 5, 4, 6, 2]
+    stored = Image.fromarray(np.arange(40, dtype=np.uint8).reshape(5, 8))
+    expected = np.asarray(stored.transpose(Image.Transpose(transposes[orientation - 1])))
+    source = Turned(Rows(), orientation)
+    assert source.shape == (*expected.shape, 1)
+    for rows, columns in itertools.product(*(itertools.combinations(range(size + 1), 2) for size in expected.shape)):
+        window = Window(Span(*rows), Span(*columns))
+        np.testing.assert_array_equal(source.read(window)[..., 0], expected[window.slices])
+
+
+def test_a_large_picture_is_spooled_to_a_file_that_has_no_name(tmp_path, monkeypatch):
+    path = save(tmp_path / "x.png", NOISE)
+    folder = tmp_path / "beside"
+    folder.mkdir()
+    monkeypatch.setattr(spool, "MEMORY_BYTES", NOISE.nbytes - 1)
+    source = open_image(path, spool_folder=folder)
+    assert source.spool_bytes == NOISE.nbytes
+    before = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else []
+    np.testing.assert_array_equal(read_whole(source), (NOISE / 255).astype(np.float32))
+    for rows, columns in [((0, 48), (5, 6)), ((13, 14), (0, 64)), ((47, 48), (63, 64))]:
+        window = Window(Span(*rows), Span(*columns))
+        np.testing.assert_array_equal(source.read(window) * 255, NOISE[window.slices])
+    assert not list(folder.iterdir())
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+        del source
+        assert len(os.listdir("/proc/self/fd")) < len(before)
+
+
+def test_many_threads_read_one_picture_and_it_is_decoded_once(tmp_path, monkeypatch):
+    source = open_image(save(tmp_path / "x.png", NOISE))
+    windows = [Window(Span(n, n + 9), Span(2 * n, 2 * n + 5)) for n in range(30)]
+    with ThreadPoolExecutor(8) as pool:
+        for window, values in zip(windows, pool.map(source.read, windows), strict=True):
+            np.testing.assert_array_equal(values * 255, NOISE[window.slices])
+
+
+def test_a_picture_that_changed_in_this_process_gives_its_new_pixels(tmp_path):
+    for pixels in (NOISE, NOISE[::-1], NOISE[:, ::-1]):
+        save(tmp_path / "x.png", pixels)
+        np.testing.assert_array_equal(read_whole(open_image(tmp_path / "x.png")) * 255, pixels)
+
+
+def test_16_bits_stay_16_bits(tmp_path):
+    cv = pytest.importorskip("imagecodecs")
+    wide = np.random.default_rng(0).integers(0, 65536, (8, 9, 3), np.uint16)
+    (tmp_path / "x.png").write_bytes(cv.png_encode(wide))
+    np.testing.assert_array_equal(read_whole(open_image(tmp_path / "x.png")), (wide / 65535).astype(np.float32))
+
+
+def cut(content, share):
+    return content[: int(len(content) * share)]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "avif"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_cut_picture_is_refused_in_one_line(tmp_path, ending, share):
+    content = save(tmp_path / f"good.{ending}", NOISE).read_bytes()
+    (tmp_path / "x").write_bytes(cut(content, share))
+    with pytest.raises(InputError, match="damaged") as caught:
+        read_whole(open_image(tmp_path / "x"))
+    assert str(caught.value).isprintable()
+    assert str(tmp_path / "x") in str(caught.value)
+
+
+def test_a_jpeg_that_is_cut_and_closed_again_is_damaged(tmp_path):
+    content = save(tmp_path / "good.jpg", NOISE).read_bytes()
+    (tmp_path / "x.jpg").write_bytes(cut(content, 0.5) + b"\xff\xd9")
+    with pytest.raises(DamagedError, match="premature end"):
+        read_whole(open_image(tmp_path / "x.jpg"))
+
+
+def test_a_png_with_a_long_text_is_read(tmp_path):
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", '{"nodes": []}' + " " * 8_000_000, zip=True)
+    info.add_text("prompt", "x" * 5_000_000)
+    save(tmp_path / "x.png", NOISE, pnginfo=info)
+    np.testing.assert_array_equal(read_whole(open_image(tmp_path / "x.png")) * 255, NOISE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+        b"1,2\n3,4\n",
+        b"%PDF-1.4",
+        b"GIF89a" + bytes(99),
+    ],
+    ids=["svg", "csv", "pdf", "gif"],
+)
+def test_what_libvips_knows_besides_is_not_opened(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"Not a picture of a known format"):
+        open_image(tmp_path / "x.png")
+
+
+def test_of_several_pictures_one_is_chosen(tmp_path):
+    frames = [Image.fromarray(each) for each in (NOISE, NOISE[::-1])]
+    frames[0].save(tmp_path / "x.webp", save_all=True, append_images=frames[1:], lossless=True)
+    with pytest.raises(InputError, match=r"Several pictures.*pages=2.*--page, 0 to 1"):
+        open_image(tmp_path / "x.webp")
+    sources = [open_image(tmp_path / "x.webp", page=page) for page in (0, 1)]
+    for source, frame in zip(sources, frames, strict=True):
+        np.testing.assert_array_equal(read_whole(source) * 255, np.asarray(frame))
+    assert sources[0].fingerprint != sources[1].fingerprint
+    with pytest.raises(InputError, match=r"No such page.*page=2"):
+        open_image(tmp_path / "x.webp", page=2)
+
+
+def test_a_name_is_a_name(tmp_path):
+    """libvips takes what is in brackets for options."""
+    path = tmp_path / "x[page=1].png"
+    save(path, NOISE)
+    np.testing.assert_array_equal(read_whole(open_image(path)) * 255, NOISE)

@@ -1,0 +1,166 @@
+"""Pictures for the encoder, of every format: as sRGB in [0, 1], the right way up, window by window.
+
+::
+
+    the file's bytes ──► which format, which page ──► libvips ──► sRGB ──► by window, or spooled ──► turned
+
+A tiled TIFF is read by window where it lies. What can only be decoded from top to bottom is decoded when the first
+window is asked for, once, into a spool.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import DamagedError, InputError
+from tiler.sources.colour import to_srgb
+from tiler.sources.fingerprint import fingerprint_file
+from tiler.sources.input_file import open_regular_file
+from tiler.sources.libvips import describe_error, load_vips
+from tiler.sources.spool import Spool, count_spooled
+from tiler.window import Window
+
+if TYPE_CHECKING:
+    import pyvips
+
+STRIP_BYTES = 2**22
+"""What is decoded at a time of a picture that is read from top to bottom, about."""
+TYPES: dict[str, np.dtype[Any]] = {
+    "uchar": np.dtype(np.uint8),
+    "ushort": np.dtype(np.uint16),
+    "float": np.dtype(np.float32),
+}
+"""What pixels may be, by libvips's names."""
+VALUES = {
+    np.dtype(np.uint8): (np.arange(256) / 255).astype(np.float32),
+    np.dtype(np.uint16): (np.arange(65536) / 65535).astype(np.float32),
+}
+"""What each integer of a picture stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPicture:
+    """A picture in a file, of which nothing but the header is read."""
+
+    path: Path
+    """The file."""
+    format: str
+    """Of the file, for messages and for the colours."""
+    open: "Callable[[], pyvips.Image]"
+    """Opens it anew; from an image that is read from top to bottom, pixels can be had once."""
+    by_window: bool = False
+    """Whether windows can be read in any order, and often."""
+    orientation: int = 1
+    """How it is to be turned, 1 to 8."""
+    name: str = ""
+    """Which part of the file it is, where there are several."""
+    held_bytes: int = 0
+    """What is held in memory while it is decoded."""
+
+
+class PictureSource:
+    """A picture as (height, width, 3) float32, [0, 1] where its numbers are integers.
+
+    Args:
+        picture: where it is.
+        colour: what its values are, where the file does not say so.
+        background: what shows through where it is transparent.
+        spool_folder: where a large one that can only be read from top to bottom is kept meanwhile.
+
+    Raises:
+        InputError: its colours cannot be told.
+    """
+
+    def __init__(
+        self,
+        picture: OpenedPicture,
+        *,
+        colour: str | None = None,
+        background: Any = None,
+        spool_folder: Path | None = None,
+    ) -> None:
+        self._picture, self._colour, self._background, self._folder = picture, colour, background, spool_folder
+        self._descriptor = open_regular_file(picture.path)
+        weakref.finalize(self, os.close, self._descriptor)
+        image, self.notes = self._open()
+        self._image = image if picture.by_window else None
+        self.shape: tuple[int, int, int] = image.height, image.width, 3
+        self._dtype: np.dtype[Any] = TYPES[image.format]
+        self._spool: Spool | None = None
+        self._turn = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that is another one when the file holds something else, or another part of it is meant."""
+        return ", ".join([fingerprint_file(self._descriptor), *filter(None, [self._picture.name])])
+
+    @property
+    def spool_bytes(self) -> int:
+        """What it takes of a disk while it is read."""
+        return 0 if self._picture.by_window else count_spooled(self.shape, self._dtype)
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes of memory, beside the windows that are read."""
+        height, width, channels = self.shape
+        kept = 0 if self._picture.by_window or self.spool_bytes else height * width * channels * self._dtype.itemsize
+        return kept + self._picture.held_bytes
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """Return the (height, width, 3) float32 values of ``window``, which lies inside the array.
+
+        Raises:
+            DamagedError: the file is damaged.
+        """
+        pixels = self._read(self._image, window) if self._image is not None else self._fill_spool().read(window)
+        values = VALUES.get(pixels.dtype)
+        return values.take(pixels) if values is not None else pixels.astype(np.float32)
+
+    def _fill_spool(self) -> Spool:
+        with self._turn:
+            if self._spool is None:
+                image, _ = self._open()
+                if (image.height, image.width, 3) != self.shape:
+                    raise InputError(f"The file changed while it was in use: path={self._picture.path}. Run again.")
+                spool = Spool(self.shape, self._dtype, self._folder)
+                spool.fill(self._decode(image))
+                self._spool = spool
+            return self._spool
+
+    def _decode(self, image: "pyvips.Image") -> Iterator[NDArray[Any]]:
+        region = self._make_region(image)
+        n_rows = max(1, STRIP_BYTES // (image.width * 3 * self._dtype.itemsize))
+        for top in range(0, image.height, n_rows):
+            yield self._fetch(region, 0, top, image.width, min(n_rows, image.height - top))
+
+    def _open(self) -> "tuple[pyvips.Image, list[str]]":
+        picture = self._picture
+        image = picture.open()
+        return to_srgb(
+            image, path=picture.path, format=picture.format, colour=self._colour, background=self._background
+        )
+
+    def _read(self, image: "pyvips.Image", window: Window) -> NDArray[Any]:
+        rows, columns = window.rows, window.columns
+        return self._fetch(self._make_region(image), columns.start, rows.start, len(columns), len(rows))
+
+    def _make_region(self, image: "pyvips.Image") -> "pyvips.Region":
+        # In this thread: libvips would start a pool of its own for each window.
+        return load_vips().Region.new(image)
+
+    def _fetch(self, region: "pyvips.Region", x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        try:
+            content = region.fetch(x, y, width, height)
+        except load_vips().Error as error:
+            raise DamagedError(
+                f"The {self._picture.format} is damaged: path={self._picture.path} ({describe_error(error)}). "
+                "Copy or save it again."
+            ) from error
+        return np.frombuffer(content, self._dtype).reshape(height, width, 3)

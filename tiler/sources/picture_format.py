@@ -1,0 +1,74 @@
+"""Which picture of a file is meant, and who reads it."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taesd_core.file_kinds import FileKind
+from tiler.errors import InputError
+from tiler.sources.image_source import PixelSource, open_image_file
+from tiler.sources.libvips import open_by_libvips
+from tiler.sources.picture import OpenedPicture, PictureSource
+from tiler.sources.turned import Turned
+
+if TYPE_CHECKING:
+    import pyvips
+
+BY_LIBVIPS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}
+"""What is read by libvips: names of kinds of files, and what people call them."""
+BY_PILLOW = ("bmp", "ppm", "jpeg2000")
+"""What is read by Pillow, whole."""
+
+
+def open_picture(
+    path: Path, kind: FileKind, *, page: int | None = None, spool_folder: Path | None = None
+) -> "PictureSource | Turned | PixelSource":
+    """Open a picture as (height, width, 3) in [0, 1], the right way up.
+
+    Args:
+        path: the file.
+        kind: what it is.
+        page: which of several pictures in it, from 0.
+        spool_folder: where a large one that can only be read from top to bottom is kept while it is needed.
+
+    Raises:
+        InputError: it cannot be used; the message says why, and what to do.
+    """
+    if kind.name in BY_PILLOW:
+        return open_image_file(path)
+    if kind.name not in BY_LIBVIPS:
+        raise InputError(
+            f"Not a picture of a known format: path={path} is {kind.words}. It must be PNG, JPEG, TIFF, WebP, AVIF, "
+            "BMP, PPM, JPEG 2000 or .npy. Convert it."
+        )
+    picture = find_picture(path, BY_LIBVIPS[kind.name], page=page)
+    source = PictureSource(picture, spool_folder=spool_folder)
+    return Turned(source, picture.orientation) if picture.orientation > 1 else source
+
+
+def find_picture(path: Path, format: str, *, page: int | None = None) -> OpenedPicture:
+    """Tell which picture of a file is meant; nothing but its header is read.
+
+    Raises:
+        InputError: there is none, or there are several of which none is chosen.
+    """
+    image = open_by_libvips(path, format, "sequential")
+    n_pages = image.get_n_pages()
+    if page is not None and not 0 <= page < n_pages:
+        raise InputError(f"No such page: path={path}, page={page}, pages={n_pages}. Use --page 0 to {n_pages - 1}.")
+    if page is None and n_pages > 1:
+        raise InputError(f"Several pictures: path={path}, pages={n_pages}. Choose one with --page, 0 to {n_pages - 1}.")
+    options = {"page": page} if page is not None and format in ("WebP", "AVIF") else {}
+    return OpenedPicture(
+        path,
+        format,
+        partial(open_by_libvips, path, format, "sequential", **options),
+        name=f"page {page}" if page else "",
+        orientation=find_orientation(image) if format != "AVIF" else 1,
+    )
+
+
+def find_orientation(image: "pyvips.Image") -> int:
+    """Return how a picture is to be turned, 1 to 8; what makes no sense is 1."""
+    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    return orientation if orientation in range(1, 9) else 1
