@@ -3,7 +3,9 @@
 Only what is named here is ever asked of it: it knows formats besides that are programs, or raw numbers of any file.
 """
 
+import logging
 import os
+import threading
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +34,7 @@ def load_vips() -> Any:
             f"Pictures are read by libvips, which cannot be loaded ({type(error).__name__}). "
             "Install it: pip install 'pyvips[binary]'."
         ) from error
+    logging.getLogger("pyvips").addHandler(_heard)
     # It keeps the last hundred pictures by their names, open and with pixels, though their files may be others by then.
     pyvips.cache_set_max(0)
     return pyvips
@@ -56,6 +59,7 @@ def open_by_libvips(path: Path, format: str, access: Literal["sequential", "rand
         source = pyvips.Source.new_from_descriptor(descriptor)
     finally:
         os.close(descriptor)
+    _heard.forget()
     try:
         load = getattr(pyvips.Image, f"{LOADERS[format]}_source")
         return load(source, access=access, fail_on="warning", **options)
@@ -68,5 +72,29 @@ def open_by_libvips(path: Path, format: str, access: Literal["sequential", "rand
 
 def describe_error(error: BaseException) -> str:
     """Return what libvips said, on one line and not too long."""
-    lines = str(getattr(error, "detail", error)).split("\n")
+    lines = [*str(getattr(error, "detail", error)).split("\n"), _heard.warning.removeprefix("VIPS: ")]
     return printable(" ".join(next((line for line in lines if line.strip()), "no reason given").split()))
+
+
+class _Heard(logging.Handler):
+    """Keeps what libvips warned of last: where a warning is an error, it is the reason, and the error has none."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._heard = threading.local()
+
+    @property
+    def warning(self) -> str:
+        """The last in this thread."""
+        return getattr(self._heard, "warning", "")
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._heard.warning = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a warning."""
+        self._heard.warning = record.getMessage()
+
+
+_heard = _Heard()
