@@ -187,6 +187,20 @@ pyramid = _option(
     help="Whether a TIFF or OME-Zarr gets smaller levels for viewers.  [default: pyramid]",
 )
 page = _number("--page", metavar="N", help="Which of several pictures in the file, from 0.")
+dpi = _option(
+    "--dpi",
+    metavar="X",
+    type=float,
+    help="Pixels an inch, of a TIFF, PNG, JPEG (a whole number) or WebP; a level of a TIFF has half that of the level "
+    "below.  [default: none is said]",
+)
+pixel_size = _option(
+    "--pixel-size",
+    "pixel_size_um",
+    metavar="UM",
+    type=float,
+    help="Side of a pixel in micrometres, of a TIFF or OME-Zarr.  [default: none is said]",
+)
 megapixels = _option("--megapixels", metavar="M", type=float, default=8.0, help="Size of the picture.")
 overwrite = _option("--overwrite", is_flag=True, help="Replace an existing output; start a half-done one over.")
 resume = _option("--resume", is_flag=True, help="Go on with what a stopped run of the same job has left.")
@@ -242,6 +256,8 @@ output = _group(
         "quality": quality,
         "file_tile_px": file_tile,
         "pyramid": pyramid,
+        "dpi": dpi,
+        "pixel_size_um": pixel_size,
     },
 )
 resources = _group("resources", dict, {"tile_size_px": tile_size, "memory_bytes": memory, "workers": workers})

@@ -7,20 +7,38 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 
 
-def write_ome_xml(shape: tuple[int, int, int], dtype: np.dtype[Any], description: str | None) -> str:
+def write_ome_xml(
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    description: str | None,
+    *,
+    pixel_size_um: float | None = None,
+) -> str:
     """Return OME-XML, always the same for the same image.
 
     Args:
         shape: (height, width, 3).
         dtype: of the pixels.
         description: a JSON object, whose items become annotations.
+        pixel_size_um: side of a pixel in micrometres, if somebody says it.
     """
     from tifffile import OmeXml
 
+    sizes: dict[str, Any] = {}
+    if pixel_size_um is not None:
+        for axis in "XY":
+            sizes |= {f"PhysicalSize{axis}": pixel_size_um, f"PhysicalSize{axis}Unit": "µm"}
+
     # Any identifier will do, but tifffile's own is made of the time of day.
-    xml = OmeXml(UUID=str(uuid5(NAMESPACE_URL, f"{shape} {dtype} {description}")), Creator="taesd-tiler")
+    xml = OmeXml(UUID=str(uuid5(NAMESPACE_URL, f"{shape} {dtype} {description} {sizes}")), Creator="taesd-tiler")
     # Pages, planes, depth, height, width, samples.
     xml.addimage(
-        dtype, shape, (1, 1, 1, *shape), axes="YXS", Name="image", MapAnnotation=json.loads(description or "{}")
+        dtype,
+        shape,
+        (1, 1, 1, *shape),
+        axes="YXS",
+        Name="image",
+        MapAnnotation=json.loads(description or "{}"),
+        **sizes,
     )
     return str(xml.tostring())

@@ -11,21 +11,27 @@ CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 """Names and colours, so that viewers show a colour picture."""
 
 
-def write_group(n_levels: int, dtype: np.dtype[Any], description: str | None) -> bytes:
+def write_group(
+    n_levels: int, dtype: np.dtype[Any], description: str | None, *, pixel_size_um: float | None = None
+) -> bytes:
     """Return the ``zarr.json`` of the image: its levels, and how it was made.
 
     Args:
         n_levels: of the pyramid.
         dtype: of the pixels.
         description: a JSON object.
+        pixel_size_um: side of a pixel in micrometres; without it, places are in pixels.
     """
     largest = int(np.iinfo(dtype).max) if dtype.kind == "u" else 1
     window = {"min": 0, "max": largest, "start": 0, "end": largest}
+    unit = {} if pixel_size_um is None else {"unit": "micrometer"}
+    places = [{"name": name, "type": "space", **unit} for name in "yx"]
     multiscale = {
         "name": "image",
-        "axes": [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}],
+        "axes": [{"name": "c", "type": "channel"}, *places],
         "datasets": [
-            {"path": str(level), "coordinateTransformations": _place_level(level)} for level in range(n_levels)
+            {"path": str(level), "coordinateTransformations": _place_level(level, pixel_size_um or 1.0)}
+            for level in range(n_levels)
         ],
         "type": "means of 2 × 2",
     }
@@ -56,11 +62,12 @@ def write_array(shape: tuple[int, int], codec: ShardCodec) -> bytes:
     )
 
 
-def _place_level(level: int) -> list[dict[str, Any]]:
+def _place_level(level: int, pixel_size: float) -> list[dict[str, Any]]:
     """Return scale and shift of a level: the middle of its first pixel is that of the four below it."""
-    side = 2**level
-    shift = [{"type": "translation", "translation": [0.0, (side - 1) / 2, (side - 1) / 2]}] if level else []
-    return [{"type": "scale", "scale": [1.0, float(side), float(side)]}, *shift]
+    side = 2**level * pixel_size
+    first = (side - pixel_size) / 2
+    shift = [{"type": "translation", "translation": [0.0, first, first]}] if level else []
+    return [{"type": "scale", "scale": [1.0, side, side]}, *shift]
 
 
 def _to_json(document: dict[str, Any]) -> bytes:

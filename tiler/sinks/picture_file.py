@@ -10,8 +10,9 @@ from tiler.fields import Fields
 from tiler.plan import Plan
 from tiler.sinks.compression import DType
 from tiler.sinks.encoded_sink import count_encoded_bytes
-from tiler.sinks.picture_sink import LIMITS, PictureFormat, PictureSink, check_picture
+from tiler.sinks.picture_sink import LIMITS, PictureFormat, PictureSink, check_dpi, check_picture
 from tiler.sinks.planned_file import PathLike, PlannedFile, check_lossless
+from tiler.sinks.resolution import Resolution
 from tiler.sinks.strided_sink import count_bytes
 
 
@@ -28,6 +29,8 @@ class _Picture:
     """Of the pixels."""
     quality: ClassVar[int] = 100
     """Nothing is lost."""
+    dpi: float | None = None
+    """Pixels an inch, for programs that print: a whole number in a JPEG, pixels a metre in a PNG, EXIF in a WebP."""
     caveat: ClassVar[str] = ""
     """What to know of it."""
 
@@ -43,10 +46,18 @@ class _Picture:
         """
         path, shape, limits = Path(self.path), plan.output_shape, LIMITS[self.format]
         check_picture(path, shape, self.format, self.dtype, self.quality)
+        check_dpi(self.format, self.dpi)
         open_sink = partial(
-            PictureSink, path, shape, self.format, dtype=self.dtype, quality=self.quality, overwrite=overwrite
+            PictureSink,
+            path,
+            shape,
+            self.format,
+            dtype=self.dtype,
+            quality=self.quality,
+            dpi=self.dpi,
+            overwrite=overwrite,
         )
-        said: Fields = {"kind": limits.name, "dtype": self.dtype}
+        said: Fields = {"kind": limits.name, "dtype": self.dtype, **Resolution(self.dpi).fields}
         if self.quality < 100 or self.format == "jpeg":
             said["quality"] = self.quality
         encoded_bytes = count_encoded_bytes(shape, self.dtype)

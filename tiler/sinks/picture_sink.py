@@ -15,11 +15,14 @@ from tiler.errors import OptionError
 from tiler.phase import Phase
 from tiler.sinks.encoded_sink import Appended, EncodedSink
 from tiler.sinks.png_writer import write_png
+from tiler.sinks.resolution import Resolution
 from tiler.sinks.sink import check_rgb
 from tiler.sinks.srgb_profile import srgb_profile
 from tiler.sinks.tile_codec import check_dtype
 
 PictureFormat = Literal["png", "jpeg", "webp"]
+MOST_JPEG_DPI = 2**16 - 1
+"""Source: JFIF 1.02, Xdensity."""
 STRIP_BYTES = 2**22
 """What is read of the array at a time."""
 
@@ -57,6 +60,7 @@ class PictureSink(EncodedSink):
         format_: "png" (lossless), "jpeg" (4:2:0) or "webp".
         dtype: of the pixels: uint8, and for PNG uint16.
         quality: of JPEG and WebP, 1 to 100; a WebP of 100 is lossless.
+        dpi: pixels an inch, if somebody says them.
         overwrite: whether an existing file may be replaced (when the new one is complete).
         description: any text, stored with the image.
         reopen: write on what an earlier run left; all else must be as it was then.
@@ -75,19 +79,29 @@ class PictureSink(EncodedSink):
         *,
         dtype: DTypeLike = np.uint8,
         quality: int = 90,
+        dpi: float | None = None,
         overwrite: bool = False,
         description: str | None = None,
         reopen: bool = False,
     ) -> None:
         check_picture(Path(path), shape, format_, dtype, quality)
-        self.format, self.quality, self.description = format_, quality, description
+        check_dpi(format_, dpi)
+        self.format, self.quality, self.dpi, self.description = format_, quality, dpi, description
         self.signature = LIMITS[format_].signature
         super().__init__(path, shape, dtype, overwrite=overwrite, reopen=reopen)
 
     def _encode(self, output: Appended) -> None:
         if self.format == "png":
             strips, profile = self._read_strips(), srgb_profile()
-            write_png(output.write, self.shape, self.dtype, strips, profile=profile, description=self.description)
+            write_png(
+                output.write,
+                self.shape,
+                self.dtype,
+                strips,
+                profile=profile,
+                description=self.description,
+                dpi=self.dpi,
+            )
         else:
             self._encode_by_pillow(output)
 
@@ -106,8 +120,16 @@ class PictureSink(EncodedSink):
             options["xmp"] = _write_xmp(self.description)
         if self.format == "jpeg":
             options["subsampling"] = "4:2:0"
+            if self.dpi is not None:
+                options["dpi"] = self.dpi, self.dpi
         elif self.quality == 100:
             options |= {"lossless": True, "exact": True, "quality": 0, "method": 0}
+        if self.format == "webp" and self.dpi is not None:
+            # 296 is the unit, 2 an inch. Source: EXIF 2.3, 4.6.4.
+            exif = Image.Exif()
+            exif[282] = exif[283] = self.dpi
+            exif[296] = 2
+            options["exif"] = exif
         image.save(output, LIMITS[self.format].name, **options)  # type: ignore[arg-type]
 
     def _read_strips(self) -> Iterator[NDArray[Any]]:
@@ -149,6 +171,21 @@ def check_picture(
         raise OptionError(
             f"No such numbers in a {limits.name}: dtype={numbers}, which holds {', '.join(limits.dtypes)}. "
             f"Write a TIFF: tiler decode … {instead} --dtype {numbers}"
+        )
+
+
+def check_dpi(format_: PictureFormat, dpi: float | None) -> None:
+    """Refuse a resolution that a format cannot hold.
+
+    Raises:
+        OptionError: that is so.
+    """
+    Resolution(dpi)
+    if format_ == "png" and dpi is not None and dpi < 1:
+        raise OptionError(f"No such resolution in a PNG, which has whole pixels a metre: dpi={dpi}. Use 1 or more.")
+    if format_ == "jpeg" and dpi is not None and (dpi != int(dpi) or not 1 <= dpi <= MOST_JPEG_DPI):
+        raise OptionError(
+            f"No such resolution in a JPEG: dpi={dpi}. Use a whole number from 1 to {MOST_JPEG_DPI}, or write a TIFF."
         )
 
 

@@ -26,6 +26,7 @@ def write_png(
     *,
     profile: bytes,
     description: str | None,
+    dpi: float | None = None,
 ) -> None:
     """Write an RGB image.
 
@@ -36,11 +37,15 @@ def write_png(
         strips: (rows, width, 3) pixels, from top to bottom.
         profile: an ICC profile.
         description: any text.
+        dpi: pixels an inch, if somebody says them.
     """
     height, width, channels = shape
     write(SIGNATURE)
     write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * dtype.itemsize, 2, 0, 0, 0)))
     write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
+    if dpi is not None:
+        pixels_a_metre = round(dpi / 0.0254)
+        write(_chunk(b"pHYs", struct.pack(">IIB", pixels_a_metre, pixels_a_metre, 1)))
     if description:
         # Not compressed, of no language.
         write(_chunk(b"iTXt", b"Description\0\0\0\0\0" + description.encode()))

@@ -11,6 +11,7 @@ from tiler.pyramid import level_shapes
 from tiler.sinks import tiff_sink
 from tiler.sinks.compression import KINDS, Compression, DType
 from tiler.sinks.planned_file import PathLike, PlannedFile, check_lossless, choose_file_tile, choose_step
+from tiler.sinks.resolution import Resolution
 from tiler.sinks.tiff_sink import Layout, TiffSink
 from tiler.sinks.tile_codec import TileCodec
 
@@ -50,6 +51,11 @@ class Tiff:
     pyramid: bool = True
     """Whether there are reduced levels for viewers."""
 
+    dpi: float | None = None
+    """Pixels an inch. A level of the pyramid has half that of the level below."""
+    pixel_size_um: float | None = None
+    """Side of a pixel in micrometres, in place of ``dpi``: OME's physical size, and TIFF's resolution."""
+
     @property
     def caveat(self) -> str:
         """What to know of it: who does not read it."""
@@ -68,6 +74,7 @@ class Tiff:
         """
         path, shape, file_tile_px = Path(self.path), plan.output_shape, choose_file_tile(plan, self.file_tile_px)
         layout, quality = choose_layout(path, self.layout), self._choose_quality()
+        resolution = Resolution(self.dpi, self.pixel_size_um)
         codec = TileCodec(self.compression, quality, file_tile_px, self.dtype)
         said: Fields = {"kind": "TIFF", "dtype": self.dtype, "layout": layout, "compression": self.compression}
         if not codec.lossless:
@@ -83,6 +90,7 @@ class Tiff:
             file_tile_px=file_tile_px,
             pyramid=self.pyramid,
             overwrite=overwrite,
+            resolution=resolution,
         )
         return PlannedFile(
             path,
@@ -90,7 +98,7 @@ class Tiff:
             open_sink,
             tiff_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
             len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
-            said | {"TIFF tile": f"{file_tile_px} px", "pyramid": self.pyramid},
+            said | resolution.fields | {"TIFF tile": f"{file_tile_px} px", "pyramid": self.pyramid},
         )
 
     def check_verifiable(self) -> None:

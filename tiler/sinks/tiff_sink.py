@@ -29,6 +29,7 @@ from tiler.errors import InputError, OptionError, TileError
 from tiler.pyramid import level_shapes
 from tiler.sinks.compression import Compression
 from tiler.sinks.ome_xml import write_ome_xml
+from tiler.sinks.resolution import Resolution
 from tiler.sinks.sink import Sink, check_rgb, check_whole, cut
 from tiler.sinks.srgb_profile import srgb_profile
 from tiler.sinks.tile_codec import TileCodec
@@ -52,6 +53,7 @@ class TiffSink(Sink):
             in a level: from about 800,000 px a side use 1024.
         pyramid: whether there are reduced levels, down to one that fits a single file tile.
         overwrite: whether an existing file may be replaced (when the new one is complete).
+        resolution: how large a pixel is, for readers that ask.
         description: text to be stored with level 0; of the layout "ome", a JSON object.
         reopen: write on what an earlier run left; all else must be as it was then.
 
@@ -72,6 +74,7 @@ class TiffSink(Sink):
         file_tile_px: int = 512,
         pyramid: bool = True,
         overwrite: bool = False,
+        resolution: Resolution | None = None,
         description: str | None = None,
         reopen: bool = False,
     ) -> None:
@@ -80,6 +83,7 @@ class TiffSink(Sink):
         self._codec = TileCodec(compression, quality, file_tile_px, dtype)
         super().__init__(path, overwrite=overwrite)
         self.file_tile_px, self.layout, self.dtype = file_tile_px, layout, self._codec.dtype
+        self.resolution = resolution or Resolution()
         self.levels = level_shapes(*shape[:2], file_tile_px) if pyramid else [shape[:2]]
         self.reads_back = self._codec.lossless
         self._lock = threading.Lock()
@@ -152,10 +156,13 @@ class TiffSink(Sink):
         is_raw, is_jpeg = codec.compression == "none", codec.compression == "jpeg"
         n_below = len(self.levels) - 1
         if self.layout == "ome":
-            description = write_ome_xml((*self.levels[0], 3), self.dtype, description)
+            description = write_ome_xml(
+                (*self.levels[0], 3), self.dtype, description, pixel_size_um=self.resolution.pixel_size_um
+            )
         file = io.BytesIO()
         with tifffile.TiffWriter(file, bigtiff=True, byteorder="<") as tiff:
             for level, (height, width) in enumerate(self.levels):
+                resolution, unit = self.resolution.find_tags(level)
                 n_tiles = -(-height // size) * -(-width // size)
                 # tifffile takes no iterator for a page that is a single, uncompressed tile without a border.
                 contiguous = is_raw and height == width == size
@@ -171,8 +178,8 @@ class TiffSink(Sink):
                     predictor=codec.differences or None,
                     subfiletype=1 if level else 0,
                     subifds=n_below if self.layout == "ome" and level == 0 else None,
-                    # A unit, even of a made-up resolution, would tell OpenSlide how many microns a pixel is.
-                    resolutionunit="NONE",
+                    resolution=resolution,
+                    resolutionunit=unit,
                     iccprofile=srgb_profile(),
                     software="taesd-tiler",
                     description=description.encode() if description and level == 0 else None,

@@ -13,6 +13,7 @@ from tiler.pyramid import level_shapes
 from tiler.sinks import zarr_sink
 from tiler.sinks.compression import DType
 from tiler.sinks.planned_file import PathLike, PlannedFile, choose_file_tile, choose_step
+from tiler.sinks.resolution import Resolution
 from tiler.sinks.tile_codec import check_dtype
 from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
 from tiler.sinks.zarr_sink import ZarrSink
@@ -33,6 +34,8 @@ class Zarr:
     """Side of a chunk, chosen as for ``Tiff``; a tile of the plan is a shard."""
     pyramid: bool = True
     """Whether there are reduced levels for viewers."""
+    pixel_size_um: float | None = None
+    """Side of a pixel in micrometres; without it, the unit of the axes is a pixel."""
     caveat: ClassVar[str] = ""
     """What to know of it."""
 
@@ -48,6 +51,7 @@ class Zarr:
         """
         check_dtype(self.dtype)
         path, shape, file_tile_px = Path(self.path), plan.output_shape, choose_file_tile(plan, self.file_tile_px)
+        resolution = Resolution(pixel_size_um=self.pixel_size_um)
         codec = ShardCodec(self.compression, plan.tile_px, file_tile_px, shape[2], self.dtype)
         open_sink = partial(
             ZarrSink,
@@ -59,6 +63,7 @@ class Zarr:
             file_tile_px=file_tile_px,
             pyramid=self.pyramid,
             overwrite=overwrite,
+            pixel_size_um=self.pixel_size_um,
         )
         said: Fields = {"kind": "OME-Zarr", "dtype": self.dtype, "compression": self.compression}
         return PlannedFile(
@@ -67,7 +72,7 @@ class Zarr:
             open_sink,
             zarr_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
             len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
-            said | {"chunk": f"{file_tile_px} px", "pyramid": self.pyramid},
+            said | resolution.fields | {"chunk": f"{file_tile_px} px", "pyramid": self.pyramid},
         )
 
     def check_verifiable(self) -> None:

@@ -47,6 +47,7 @@ class ZarrSink(Sink):
         file_tile_px: side of a chunk.
         pyramid: whether there are reduced levels, down to one that fits a single chunk.
         overwrite: whether an existing OME-Zarr may be replaced (when the new one is complete).
+        pixel_size_um: side of a pixel in micrometres, if somebody says it.
         description: a JSON object, stored with the image.
         reopen: write on what an earlier run left; all else must be as it was then.
 
@@ -68,6 +69,7 @@ class ZarrSink(Sink):
         file_tile_px: int = 512,
         pyramid: bool = True,
         overwrite: bool = False,
+        pixel_size_um: float | None = None,
         description: str | None = None,
         reopen: bool = False,
     ) -> None:
@@ -88,7 +90,7 @@ class ZarrSink(Sink):
             files.make_folder(self._unfinished)
             return
         try:
-            self._make_part(description)
+            self._make_part(description, pixel_size_um)
             files.make_folder(self._unfinished)
         except BaseException:
             with suppress(OSError):
@@ -184,10 +186,11 @@ class ZarrSink(Sink):
         files.remove(self.part_path)
         _restore_old(self.path)
 
-    def _make_part(self, description: str | None) -> None:
+    def _make_part(self, description: str | None, pixel_size_um: float | None) -> None:
         for folder in [self.part_path, *(self.part_path / str(level) for level in range(len(self.levels)))]:
             self._make_folder(folder)
-        documents = {self.part_path: write_group(len(self.levels), self.dtype, description)}
+        group = write_group(len(self.levels), self.dtype, description, pixel_size_um=pixel_size_um)
+        documents = {self.part_path: group}
         for level, shape in enumerate(self.levels):
             folder = self.part_path / str(level)
             documents[folder] = write_array(shape, self._codec)
