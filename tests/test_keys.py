@@ -18,6 +18,10 @@ MAP, OTHER = (1, 4, 7, 9), (5,)
         pytest.param({"a.latents": MAP, "b.latents": MAP, "latents": MAP}, None, "latents", id="inside and not"),
         pytest.param({"noise": MAP, "latents": MAP}, "noise", "noise", id="asked for"),
         pytest.param({"noise": OTHER, "latents": MAP}, "noise", "noise", id="asked for, though no map"),
+        pytest.param(
+            {"clip": (1, 4, 1, 7, 9), "steps": OTHER}, None, "clip", id="of five axes, where there is no other"
+        ),
+        pytest.param({"clip": (1, 4, 1, 7, 9), "x": MAP}, None, "x", id="of four axes, though there is one of five"),
     ],
 )
 def test_the_key_of_the_latents_is_found(shapes, key, chosen):

@@ -71,7 +71,7 @@ def test_the_fingerprint_tells_latents_scale_and_shift():
 
 
 def test_infinite_values_are_left_for_the_engine_to_find():
-    source = Converted(ArraySource(np.full((1, 1, 1), 3e38, np.float32), 1), scale=10, shift=-1)
+    source = Converted(ArraySource(np.full((1, 1, 1), 3e38, np.float32), 1, axes="HWC"), scale=10, shift=-1)
     assert np.isinf(source.read(Window.whole(1, 1))).all()
 
 

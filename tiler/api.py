@@ -238,6 +238,7 @@ def encode(
     image: Openable,
     latents: PathLike,
     *,
+    axes: str | None = None,
     weights: PathLike | None = None,
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
@@ -262,6 +263,7 @@ def encode(
             ``latents`` meanwhile, uncompressed, in a file without a name.
         latents: the file to write, ``.npy`` or ``.safetensors`` (key "latents"): (1, channels, h, w) float32 as
             diffusion pipelines have them; or ``.png``, RGBA with 8 bits of each of four channels.
+        axes: of an array or a ``.npy`` file, a letter each, as "HWC" or "BCHW"; not needed where they can be told.
         weights: the encoder, a file or a name, as for ``decode``.
         tile_size_px: side of a tile in px of the image, a multiple of 8; chosen as for ``decode`` by default.
         memory_bytes: as for ``decode``.
@@ -293,7 +295,8 @@ def encode(
     check_precision(precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
-    replaced, opened = Replaced(), open_image(image, page=page, spool_folder=Path(latents).absolute().parent)
+    replaced = Replaced()
+    opened = open_image(image, axes=axes, page=page, spool_folder=Path(latents).absolute().parent)
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
@@ -409,7 +412,7 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     kept = latents.find_size(network, source.shape) or [side * network.scale_out for side in whole]
     made = max(1, round(height * kept[0] / whole[0])), max(1, round(width * kept[1] / whole[1]))
     if (height, width) != whole:
-        source = ArraySource(average_down(Checked(source), height, width), network.channels_in)
+        source = ArraySource(average_down(Checked(source), height, width), network.channels_in, axes="HWC")
     plan = Plan(network, height, width, max(height, width))
     check_memory(plan.peak_bytes, advice="Use a smaller --size")
     picture = run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))

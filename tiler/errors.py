@@ -6,7 +6,9 @@
     ├── OptionError             2   ValueError        an option out of its range, or two that do not go together
     ├── InputError              3   ValueError        latents, image or weights that cannot be used
     │   ├── NonFiniteError      3   ValueError        they hold NaN or Inf
-    │   └── DamagedError        3   ValueError        their file is damaged, which may be seen only on the way: then 6
+    │   ├── DamagedError        3   ValueError        their file is damaged, which may be seen only on the way: then 6
+    │   └── AxesError           3   ValueError        the axes of an array are not those of a map
+    │       └── AxesQuestion    3   ValueError        they can be read in several ways, and ``axes`` does not say which
     ├── OutputExistsError       4   FileExistsError   the output is there, half done, or being written by another run
     ├── RefusedError            5   RuntimeError      too little disk space or memory; nothing was begun
     ├── TileError               6   RuntimeError      a tile failed on the way; the cause is chained
@@ -47,6 +49,14 @@ class NonFiniteError(InputError):
 
 class DamagedError(InputError):
     """A file is damaged; where that was found on the way, what is finished is kept, and the exit code is 6."""
+
+
+class AxesError(InputError):
+    """The axes of an array are not those of a map with so many channels, or not those that were said."""
+
+
+class AxesQuestion(AxesError):
+    """The axes of an array can be read in several ways, which the message names; ``axes`` says which is meant."""
 
 
 class InputWarning(UserWarning):

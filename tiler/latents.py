@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from tiler.errors import InputError, OptionError
+from tiler.errors import AxesQuestion, InputError, OptionError
 from tiler.fields import Fields
 from tiler.model import Network
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
@@ -35,6 +35,9 @@ class Latents:
     """Which array of a file of several; not needed where only one can be meant, or one has a usual name."""
     index: int | None = None
     """Which of a batch, from 0; not needed for a batch of one."""
+    axes: str | None = None
+    """What the axes of the array are, a letter each of B (batch), C (channels), H (rows), W (columns): "BCHW"; not
+    needed where they can be told."""
     space: LatentSpace | None = None
     """"diffusion", what a sampler emits, or "vae"; by default what the file says, else "diffusion"."""
     scale: float | None = None
@@ -65,7 +68,9 @@ class Latents:
 
         def fits(channels: int) -> bool:
             try:
-                open_latents(self.data, channels, key=self.key, index=self.index)
+                open_latents(self.data, channels, key=self.key, index=self.index, axes=self.axes)
+            except AxesQuestion:
+                return True
             except InputError:
                 return False
             return True
@@ -91,7 +96,7 @@ class Latents:
             OptionError: what is said of them is out of its range.
         """
         scale, shift = convention or (None, None if self.scale is None else 0.0)
-        opened = open_latents(self.data, network.channels_in, key=self.key, index=self.index)
+        opened = open_latents(self.data, network.channels_in, key=self.key, index=self.index, axes=self.axes)
         if find_space(opened, self.space) == "diffusion" and (self.scale, self.shift) != (None, None):
             raise OptionError(
                 f"Nothing to convert: scale={self.scale}, shift={self.shift}, but the latents are in diffusion space. "

@@ -57,6 +57,7 @@ def plan_encode(
     image: Openable,
     latents: PathLike | None = None,
     *,
+    axes: str | None = None,
     weights: PathLike | None = None,
     channels: int = 4,
     page: int | None = None,
@@ -75,7 +76,7 @@ def plan_encode(
     """
     network = find_network(weights, "encoder", channels)
     file = None if latents is None else LatentFile(latents)
-    source = EdgePadded(open_image(image, page=page), network.scale_in)
+    source = EdgePadded(open_image(image, axes=axes, page=page), network.scale_in)
     plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume)
     if file is not None:
         file.plan(plan, overwrite=True)

@@ -164,6 +164,7 @@ def verify(
 @main.command()
 @click.argument("image", type=options.PATH)
 @click.argument("latents", type=options.PATH)
+@options.axes
 @options.weights
 @options.resources
 @options.precision
@@ -176,6 +177,7 @@ def verify(
 def encode(
     image: Path,
     latents: Path,
+    axes: str | None,
     weights: str | None,
     resources: dict[str, Any],
     precision: Any,
@@ -201,13 +203,14 @@ def encode(
         found = find_checkpoint(weights, "encoder")
         _check_output(latents, conduct, image=image, weights=found)
         resources = {**resources, "weights": found, "resume": conduct["resume"]}
-        click.echo(planning.plan_encode(image, latents, page=page, **resources).summary())
+        click.echo(planning.plan_encode(image, latents, axes=axes, page=page, **resources).summary())
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
         report = api.encode(
             image,
             latents,
+            axes=axes,
             weights=weights,
             precision=precision,
             nonfinite=nonfinite,

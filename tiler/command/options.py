@@ -115,6 +115,12 @@ weights = _option("--weights", metavar="NAME|FILE", help=_WEIGHTS_HELP)
 plan_weights = _option("--weights", metavar="NAME|FILE", help="Of another network than that of 4 channels.")
 key = _option("--key", metavar="NAME", help="Which array of a file of several.  [default: the only one, or latents]")
 index = _number("--index", metavar="N", help="Which of a batch, from 0.")
+axes = _option(
+    "--axes",
+    metavar="BCHW",
+    help="What the axes of the array are: B batch, C channels, H rows, W columns.  [default: what the file says, or "
+    "what alone fits]",
+)
 latent_space = _option(
     "--latent-space",
     "space",
@@ -237,6 +243,7 @@ latents = _group(
         "latents": click.argument("latents", type=PATH),
         "key": key,
         "index": index,
+        "axes": axes,
         "space": latent_space,
         "scale": latent_scale,
         "shift": latent_shift,

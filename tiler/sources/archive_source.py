@@ -43,7 +43,13 @@ LOCAL_HEADER_BYTES = 30
 
 
 def open_archive(
-    path: Path, channels: int, kind: FileKind, *, key: str | None = None, index: int | None = None
+    path: Path,
+    channels: int,
+    kind: FileKind,
+    *,
+    key: str | None = None,
+    index: int | None = None,
+    axes: str | None = None,
 ) -> Source:
     """Open what ``numpy.savez`` or ``torch.save`` has written.
 
@@ -53,6 +59,7 @@ def open_archive(
         kind: which of the two it is.
         key: the array's name; not needed where it is the only one of 3 or 4 axes, or has a usual name.
         index: which map of a batch, from 0.
+        axes: of the array, where somebody says them.
 
     Raises:
         InputError: it cannot be used; the message says why, and what to do.
@@ -61,12 +68,12 @@ def open_archive(
         try:
             if kind.name == "npz":
                 with zipfile.ZipFile(file) as archive:
-                    return open_npz(path, archive, channels, key=key, index=index)
+                    return open_npz(path, archive, channels, key=key, index=index, axes=axes)
             # torch.save wrote no archive formerly.
             if file.read(2) == b"PK":
                 with zipfile.ZipFile(file) as archive:
                     _check_stored(archive, path)
-            return open_torch(path, channels, key=key, index=index)
+            return open_torch(path, channels, key=key, index=index, axes=axes)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # zipfile raises a dozen kinds for a damaged file.
@@ -76,7 +83,13 @@ def open_archive(
 
 
 def open_npz(
-    path: Path, archive: zipfile.ZipFile, channels: int, *, key: str | None = None, index: int | None = None
+    path: Path,
+    archive: zipfile.ZipFile,
+    channels: int,
+    *,
+    key: str | None = None,
+    index: int | None = None,
+    axes: str | None = None,
 ) -> Source:
     """Open an array of an ``.npz`` file, by window where it is not compressed.
 
@@ -96,9 +109,9 @@ def open_npz(
     member, name = members[key], f"key={printable(key)}"
     array = StoredArray(shape, dtype, start, member.file_size - start, fortran, name=name)
     if member.compress_type == zipfile.ZIP_STORED:
-        return StridedSource(path, lambda *_: _place(array, archive, member), channels, index=index)
+        return StridedSource(path, lambda *_: _place(array, archive, member), channels, index=index, axes=axes)
     check_type(dtype, LATENT_TYPES, name=f"path={path}, {name}")
-    find_layout(shape, channels, name=f"path={path}, {name}", index=index)
+    find_layout(shape, channels, name=f"path={path}, {name}", index=index, axes=axes)
     check_room(array, f"path={path}, {name}")
     if member.file_size > max(FLAT_LIMIT_BYTES, min(LIMIT_BYTES, LIMIT_RATIO * member.compress_size)):
         raise InputError(
@@ -109,10 +122,12 @@ def open_npz(
     with archive.open(member) as file:
         values = _inflate(file, array)
     fingerprint = f"{fingerprint_file(archive.fp.fileno())}, {name}"  # type: ignore[union-attr]
-    return ArraySource(values, channels, index=index, name=f"path={path}, {name}", fingerprint=fingerprint)
+    return ArraySource(values, channels, index=index, axes=axes, name=f"path={path}, {name}", fingerprint=fingerprint)
 
 
-def open_torch(path: Path, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
+def open_torch(
+    path: Path, channels: int, *, key: str | None = None, index: int | None = None, axes: str | None = None
+) -> Source:
     """Open a tensor, or one in the dictionaries, lists and tuples that ``torch.save`` has written.
 
     Raises:
@@ -134,7 +149,10 @@ def open_torch(path: Path, channels: int, *, key: str | None = None, index: int 
     key = "" if key is None and list(tensors) == [""] else key
     key = choose_key({each: tuple(tensor.shape) for each, tensor in tensors.items()}, key, name=f"path={path}")
     name = f"path={path}" + (f", key={printable(key)}" if key else "")
-    return ArraySource(tensors[key], channels, index=index, name=name, fingerprint=f"{fingerprint}, key={key}")
+    fingerprint = f"{fingerprint}, key={key}"
+    return ArraySource(
+        tensors[key], channels, index=index, axes=axes, first="usually", name=name, fingerprint=fingerprint
+    )
 
 
 def _place(array: StoredArray, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredArray:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.sources.axes import name_axes
 from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
+from tiler.sources.readings import ChannelsFirst
 from tiler.window import Window
 
 
@@ -36,6 +38,9 @@ class ArraySource:
         channels: how many channels there must be.
         types: number types that are accepted.
         index: which map of a batch, from 0.
+        axes: of the array, where somebody says them.
+        named: the axes that a file names; else xarray's ``dims`` do.
+        first: whether such arrays have the channels first; latents of torch usually have.
         name: what to call it in a message.
         fingerprint: a text that is another one when the array holds something else, where that is known.
 
@@ -50,6 +55,9 @@ class ArraySource:
         *,
         types: Sequence[str] = LATENT_TYPES,
         index: int | None = None,
+        axes: str | None = None,
+        named: str | None = None,
+        first: ChannelsFirst | None = None,
         name: str = "array",
         fingerprint: str | None = None,
     ) -> None:
@@ -66,13 +74,29 @@ class ArraySource:
                 "For dask: compute_chunk_sizes()."
             ) from error
         self._array, self._fingerprint = array, fingerprint
-        self._layout = find_layout(stored, channels, name=name, index=index)
+        dims = getattr(array, "dims", None)
+        latents = types is LATENT_TYPES
+        self._layout = find_layout(
+            stored,
+            channels,
+            name=name,
+            index=index,
+            axes=axes,
+            named=name_axes(dims) if named is None and isinstance(dims, tuple) else named,
+            first="usually" if latents and first is None and hasattr(array, "detach") else first,
+            picture=not latents,
+        )
         check_type(find_type(array), types, name=name)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self._layout.shape
+
+    @property
+    def axes(self) -> str:
+        """A letter for each axis of the array."""
+        return self._layout.axes
 
     @property
     def fingerprint(self) -> str | None:

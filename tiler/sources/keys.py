@@ -12,7 +12,7 @@ N_NAMED = 8
 
 
 def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: str) -> str:
-    """Return the key of the latents: the one that is asked for, the only array of 3 or 4 axes, or a known name.
+    """Return the key of the latents: what is asked for, the only array of 3 or 4 axes (else of 5), or a known name.
 
     Args:
         shapes: the shape of each array by its key.
@@ -28,7 +28,10 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: 
         raise InputError(
             f"No such array: {name}, key={printable(key)}. There is {describe_keys(shapes)}. Change --key."
         )
-    candidates = [each for each, shape in shapes.items() if len(shape) in (3, 4) and min(shape) > 0]
+    full = {each: shape for each, shape in shapes.items() if shape and min(shape) > 0}
+    # Of five axes where there is no other, for its own rule to tell what it is.
+    candidates = [each for each, shape in full.items() if len(shape) in (3, 4)]
+    candidates = candidates or [each for each, shape in full.items() if len(shape) == 5]
     if len(candidates) == 1:
         return candidates[0]
     for known in KNOWN_KEYS:
@@ -37,7 +40,7 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: 
         if known in candidates or len(inside) == 1:
             return known if known in candidates else inside[0]
     if not candidates:
-        raise InputError(f"No latents: {name}. No array of 3 or 4 axes; there is {describe_keys(shapes)}.")
+        raise InputError(f"No latents: {name}. No array of 3 to 5 axes; there is {describe_keys(shapes)}.")
     raise InputError(f"Several arrays: {name}. There is {describe_keys(shapes)}. Choose one with --key.")
 
 

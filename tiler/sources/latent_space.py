@@ -43,6 +43,11 @@ class Converted:
         return self._source.shape
 
     @property
+    def axes(self) -> str | None:
+        """Those of the source, where it has some."""
+        return getattr(self._source, "axes", None)
+
+    @property
     def fingerprint(self) -> str:
         """That of the source, and what it is converted by."""
         return f"{fingerprint_source(self._source)}, less {self._shift!r}, times {self._scale!r}"

@@ -1,8 +1,8 @@
 """How an array holds a map: which axis is which, and what its numbers mean.
 
 Diffusion pipelines give latents channels first, ``(1, channels, height, width)``; TensorFlow and image files
-have them last. Both are accepted, with or without the batch axis. A shape that fits both ways, such as
-``(4, 9, 4)`` for four channels, is taken as channels first. Of a batch of several, one is chosen by its index.
+have them last. Both are accepted, with or without the batch axis; ``tiler.sources.readings`` tells which it is. Of a
+batch of several, one is chosen by its index.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.sources.readings import ChannelsFirst, choose_axes, refuse_shape
 from tiler.window import Span, Window
 
 LATENT_TYPES = ("bfloat16", "float16", "float32", "float64")
@@ -30,30 +31,28 @@ class Layout:
     """The axes of an array that holds one map, or a batch of them of which one is meant.
 
     Raises:
-        ValueError: an axis of the three is named twice, or ``index`` lies outside of one beside them.
+        ValueError: these are not the axes of one map, or ``index`` lies outside of the batch.
     """
 
     stored: tuple[int, ...]
     """Shape of the array."""
-    rows: int
-    """Number of the axis of rows."""
-    columns: int
-    """Number of the axis of columns."""
-    channels: int
-    """Number of the axis of channels."""
+    axes: str
+    """A letter for each axis: C channels, H rows, W columns, B batch; see ``tiler.sources.readings``."""
     index: int | None = None
-    """Position along the axes beside these; needed where one is longer than 1."""
+    """Position in the batch; needed where that is longer than 1."""
 
     def __post_init__(self) -> None:
-        batch = [self.stored[axis] for axis in self._batch]
-        fits = all(size == 1 if self.index is None else 0 <= self.index < size for size in batch)
-        if len({self.rows, self.columns, self.channels}) != 3 or not fits:
+        batch = dict(zip(self.axes, self.stored, strict=True)).get("B", 1)
+        fits = all(size == 1 for axis, size in zip(self.axes, self.stored, strict=True) if axis not in "BCHW")
+        fits = fits and (batch == 1 if self.index is None else 0 <= self.index < batch)
+        if not fits or any(self.axes.count(letter) != 1 for letter in "CHW"):
             raise ValueError(f"Not the layout of one map: {self}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        return self.stored[self.rows], self.stored[self.columns], self.stored[self.channels]
+        height, width, channels = (self.stored[self.axes.index(letter)] for letter in "HWC")
+        return height, width, channels
 
     def find_spans(self, window: Window) -> list[Span]:
         """Return what ``window`` covers of each axis of the array, all channels of it."""
@@ -62,15 +61,8 @@ class Layout:
         assert window.rows.stop <= height, (window, self.shape)
         assert window.columns.stop <= width, (window, self.shape)
         position = self.index or 0
-        spans = [Span(0, size) for size in self.stored]
-        for axis in self._batch:
-            spans[axis] = Span(position, position + 1)
-        spans[self.rows], spans[self.columns] = window.rows, window.columns
-        return spans
-
-    @property
-    def _batch(self) -> list[int]:
-        return [axis for axis in range(len(self.stored)) if axis not in (self.rows, self.columns, self.channels)]
+        spans = {"H": window.rows, "W": window.columns, "B": Span(position, position + 1)}
+        return [spans.get(axis, Span(0, size)) for axis, size in zip(self.axes, self.stored, strict=True)]
 
     def to_map(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return ``values``, a part of the array with all its axes, as (height, width, channels) float32.
@@ -78,7 +70,8 @@ class Layout:
         uint8 becomes [0, 1]. float64 beyond the range of float32 becomes infinite, for the engine to find.
         The result may share memory with ``values``.
         """
-        values = values.transpose(*self._batch, self.rows, self.columns, self.channels)
+        last = [self.axes.index(letter) for letter in "HWC"]
+        values = values.transpose(*(axis for axis in range(values.ndim) if axis not in last), *last)
         values = values.reshape(values.shape[-3:])
         if values.dtype == np.uint8:
             return BYTE_VALUES.take(values)
@@ -87,52 +80,50 @@ class Layout:
             return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def find_layout(shape: Sequence[int], channels: int, *, name: str, index: int | None = None) -> Layout:
-    """Find height, width and channels in the shape of an array; channels first wins where both fit.
+def find_layout(
+    shape: Sequence[int],
+    channels: int,
+    *,
+    name: str,
+    index: int | None = None,
+    axes: str | None = None,
+    named: str | None = None,
+    first: ChannelsFirst | None = None,
+    picture: bool = False,
+) -> Layout:
+    """Find height, width and channels in the shape of an array, and the one map of a batch that is meant.
 
     Args:
         shape: ``(1, channels, height, width)``, ``(1, height, width, channels)``, or either without the 1.
         channels: how many channels there must be.
         name: what to call the array in a message.
         index: which of a batch, from 0; without it the batch must be one.
+        axes: those that the user says.
+        named: those that the file names, "?" for what it does not.
+        first: whether files of this format have the channels first.
+        picture: whether it is a picture, and not latents.
 
     Raises:
-        InputError: the shape is none of these, has no elements, is a batch of several without ``index``, or ``index``
-            is outside of it.
+        AxesQuestion: the shape can be read in several ways.
+        AxesError: the shape is none of these.
+        InputError: it has no elements, is a batch of several without ``index``, or ``index`` is outside of it.
+        OptionError: ``axes`` are none.
     """
     shape = tuple(shape)
-    expected = f"(1, {channels}, h, w), ({channels}, h, w), (h, w, {channels}) or (1, h, w, {channels})"
-    if len(shape) not in (3, 4):
-        raise InputError(f"Wrong number of axes: {name}, axes={len(shape)}. The shape must be {expected}. Reshape it.")
+    if not 3 <= len(shape) <= 5:
+        raise refuse_shape(shape, channels, name, picture=picture)
     if min(shape) < 1:
         raise InputError(f"Nothing in it: {name}, shape={shape}. Every axis must be 1 or longer.")
-    first = len(shape) - 3
-    if shape[first] == channels:
-        layout = (first + 1, first + 2, first)
-    elif shape[-1] == channels:
-        layout = (first, first + 1, first + 2)
-    elif first == 0 and channels >= 16 and shape[2] == 4 * channels:
-        # What FLUX pipelines give: (batch, height / 2 * width / 2, 4 * channels), which no longer tells the height.
-        raise InputError(
-            f"Packed latents: {name}, shape={shape}, expected channels={channels}. Unpack them first; in diffusers: "
-            "pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)."
-        )
-    else:
-        raise InputError(
-            f"Wrong number of channels: {name}, shape={shape}, expected channels={channels}. "
-            f"The shape must be {expected}. Transpose it, or choose a variant of so many channels."
-        )
-    n_maps = shape[0] if first else 1
+    axes = choose_axes(shape, channels, name=name, said=axes, named=named, first=first, picture=picture)
+    n_maps = shape[axes.index("B")] if "B" in axes else 1
     if index is None and n_maps > 1:
-        raise InputError(
-            f"A batch of several: {name}, shape={shape}, batch={n_maps}. One at a time: choose it with --index, "
-            f"0 to {n_maps - 1}."
-        )
+        advice = "pass one of them" if picture else f"choose it with --index, 0 to {n_maps - 1}"
+        raise InputError(f"A batch of several: {name}, shape={shape}, batch={n_maps}. One at a time: {advice}.")
     if index is not None and not 0 <= index < n_maps:
         raise InputError(
             f"Not in the batch: {name}, index={index}, shape={shape}, batch={n_maps}. Use --index 0 to {n_maps - 1}."
         )
-    return Layout(shape, *layout, index)
+    return Layout(shape, axes, index)
 
 
 def check_type(dtype: np.dtype[Any], types: Sequence[str], *, name: str) -> None:

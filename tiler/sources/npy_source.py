@@ -33,6 +33,7 @@ class NpySource(StridedSource):
         channels: how many channels there must be.
         types: number types that are accepted.
         index: which map of a batch, from 0.
+        axes: of the array, where somebody says them.
 
     Raises:
         InputError: the file is missing, is not a whole ``.npy`` file, or holds something else.
@@ -45,8 +46,9 @@ class NpySource(StridedSource):
         *,
         types: Sequence[str] = LATENT_TYPES,
         index: int | None = None,
+        axes: str | None = None,
     ) -> None:
-        super().__init__(path, find_array, channels, types=types, index=index)
+        super().__init__(path, find_array, channels, types=types, index=index, axes=axes)
 
 
 def find_array(descriptor: int, path: Path) -> StoredArray:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import cast
 
 from taesd_core.file_kinds import BoundedFile, FileKind, find_kind
-from tiler.errors import InputError
+from tiler.errors import AxesError, InputError
 from tiler.sources.archive_source import open_archive
 from tiler.sources.array_source import ArraySource, SliceableArray
+from tiler.sources.axes import parse_axes
 from tiler.sources.image_source import open_image_file, open_latent_image
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
@@ -27,33 +28,37 @@ Openable = str | os.PathLike[str] | SliceableArray | Source
 """A path, an array, or a source."""
 
 
-def open_latents(latents: Openable, channels: int, *, key: str | None = None, index: int | None = None) -> Source:
+def open_latents(
+    latents: Openable, channels: int, *, key: str | None = None, index: int | None = None, axes: str | None = None
+) -> Source:
     """Open latents as a source.
 
     Args:
         latents: a file: ``.npy``, ``.npz``, ``.safetensors``, ComfyUI's ``.latent``, ``.pt`` (by torch), a TIFF of
             floats, an RGBA PNG of 8-bit latents, or a Zarr folder; an array of floats; or a source. Arrays are
-            ``(1, channels, height, width)`` or have another order of axes (see ``tiler.sources.layout``).
+            ``(1, channels, height, width)`` or have another order of axes (see ``tiler.sources.readings``).
         channels: how many channels the decoder takes.
         key: which array of a file of several; not needed where only one can be meant, or one has a usual name.
         index: which map of a batch, from 0; not needed for a batch of one.
+        axes: what the axes of the array are, a letter each, as BCHW; not needed where they can be told.
 
     Returns:
-        A source. Its attribute ``space``, where it has one that is not None, says which space the latents are in.
+        A source. Its attribute ``space``, where it has one that is not None, says which space the latents are in, and
+        ``axes`` what the axes of the array were taken for.
 
     Raises:
         InputError: they cannot be used; the message says why, and what to do.
     """
     if not isinstance(latents, str | os.PathLike):
-        return open_object(latents, channels, LATENT_TYPES, index=index)
+        return open_object(latents, channels, LATENT_TYPES, index=index, axes=axes)
     path = Path(latents)
     if is_zarr(path):
-        return ZarrSource(path, channels, key=key, index=index)
+        return ZarrSource(path, channels, key=key, index=index, axes=axes)
     kind = read_kind(path)
     if kind.name == "safetensors":
-        return open_safetensors(path, channels, key=key, index=index)
+        return open_safetensors(path, channels, key=key, index=index, axes=axes)
     if kind.name in ("npz", "torch"):
-        return open_archive(path, channels, kind, key=key, index=index)
+        return open_archive(path, channels, kind, key=key, index=index, axes=axes)
     if kind.name not in ("npy", "png", "tiff"):
         advice = kind.advice or (
             "They must be a .npy, .npz, .safetensors, .latent, .pt or .tif file, or a PNG of 8-bit latents. Save the "
@@ -63,19 +68,23 @@ def open_latents(latents: Openable, channels: int, *, key: str | None = None, in
     if key is not None:
         raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave --key out.")
     if kind.name == "npy":
-        return NpySource(path, channels, index=index)
+        return NpySource(path, channels, index=index, axes=axes)
     if kind.name == "png":
+        check_order(axes, f"path={path}")
         return choose_only(check_source(open_latent_image(path), channels, name=f"path={path}"), index)
-    return open_tiff_latents(path, channels, index=index)
+    return open_tiff_latents(path, channels, index=index, axes=axes)
 
 
-def open_image(image: Openable, *, page: int | None = None, spool_folder: Path | None = None) -> Source:
+def open_image(
+    image: Openable, *, axes: str | None = None, page: int | None = None, spool_folder: Path | None = None
+) -> Source:
     """Open an RGB image as a source of values in [0, 1].
 
     Args:
         image: a PNG, JPEG, TIFF, WebP, BMP, PPM or JPEG 2000 file; a ``.npy`` file or an array,
-            ``(height, width, 3)`` or another order of axes (see ``tiler.sources.layout``), of uint8 or of floats in
+            ``(height, width, 3)`` or another order of axes (see ``tiler.sources.readings``), of uint8 or of floats in
             [0, 1]; or a source. A TIFF of grey or RGB is read by window, and so is ``.npy``.
+        axes: of an array or a ``.npy`` file, a letter each, as HWC; not needed where they can be told.
         page: which of several pictures in a file, from 0.
         spool_folder: where a large picture that can only be read from top to bottom is kept while it is needed; by
             default among the temporary files of the system.
@@ -84,11 +93,12 @@ def open_image(image: Openable, *, page: int | None = None, spool_folder: Path |
         InputError: it cannot be used; the message says why, and what to do.
     """
     if not isinstance(image, str | os.PathLike):
-        return open_object(image, 3, IMAGE_TYPES)
+        return open_object(image, 3, IMAGE_TYPES, axes=axes)
     path = Path(image)
     kind = read_kind(path)
     if kind.name == "npy":
-        return NpySource(path, 3, types=IMAGE_TYPES)
+        return NpySource(path, 3, types=IMAGE_TYPES, axes=axes)
+    check_order(axes, f"path={path}")
     if kind.name == "tiff":
         # What has odd colours, codecs or orientations is loaded whole, by Pillow.
         return open_tiff_image(path) or open_image_file(path)
@@ -96,7 +106,12 @@ def open_image(image: Openable, *, page: int | None = None, spool_folder: Path |
 
 
 def open_object(
-    opened: SliceableArray | Source, channels: int, types: Sequence[str], *, index: int | None = None
+    opened: SliceableArray | Source,
+    channels: int,
+    types: Sequence[str],
+    *,
+    index: int | None = None,
+    axes: str | None = None,
 ) -> Source:
     """Return a source as it is, and an array as a source.
 
@@ -105,8 +120,9 @@ def open_object(
     """
     # A file object has read too, but no shape.
     if hasattr(opened, "shape") and callable(getattr(opened, "read", None)):
+        check_order(axes, "source")
         return choose_only(check_source(cast(Source, opened), channels), index)
-    return ArraySource(cast(SliceableArray, opened), channels, types=types, index=index)
+    return ArraySource(cast(SliceableArray, opened), channels, types=types, index=index, axes=axes)
 
 
 def choose_only(source: Source, index: int | None) -> Source:
@@ -118,6 +134,17 @@ def choose_only(source: Source, index: int | None) -> Source:
     if index:
         raise InputError(f"Not a batch: index={index}. There is one map only; leave --index out.")
     return source
+
+
+def check_order(axes: str | None, name: str) -> None:
+    """Refuse axes that are said of what has its rows, columns and channels in this order anyway.
+
+    Raises:
+        AxesError: they are others.
+        OptionError: they are none.
+    """
+    if axes is not None and parse_axes(axes) != "HWC":
+        raise AxesError(f"The axes are given: {name}, axes=HWC, --axes {axes}. Leave --axes out.")
 
 
 def check_source(source: Source, channels: int, *, name: str = "source") -> Source:

@@ -29,16 +29,23 @@ class SafetensorsSource(StridedSource):
         channels: how many channels there must be.
         key: the tensor's name; not needed where it is the only one of 3 or 4 axes, or has a usual name.
         index: which map of a batch, from 0.
+        axes: of the array, where somebody says them.
 
     Raises:
         InputError: the file is missing, is no whole safetensors file, or holds something else.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], channels: int, *, key: str | None = None, index: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        channels: int,
+        *,
+        key: str | None = None,
+        index: int | None = None,
+        axes: str | None = None,
     ) -> None:
         self._wanted = key
-        super().__init__(path, self._find_array, channels, index=index)
+        super().__init__(path, self._find_array, channels, index=index, axes=axes)
 
     def _find_array(self, descriptor: int, path: Path) -> StoredArray:
         try:
@@ -61,18 +68,25 @@ class SafetensorsSource(StridedSource):
             entry.size_bytes,
             bfloat16=entry.dtype == "BF16",
             name=name,
+            # Pipelines and ComfyUI write what PyTorch works on.
+            first="always",
         )
 
 
 def open_safetensors(
-    path: str | os.PathLike[str], channels: int, *, key: str | None = None, index: int | None = None
+    path: str | os.PathLike[str],
+    channels: int,
+    *,
+    key: str | None = None,
+    index: int | None = None,
+    axes: str | None = None,
 ) -> Source:
     """Open a ``.safetensors`` or ``.latent`` file; the source of a ``.latent`` says that it is in VAE space.
 
     Raises:
         InputError: the file is missing, is no whole safetensors file, or holds something else.
     """
-    source = SafetensorsSource(path, channels, key=key, index=index)
+    source = SafetensorsSource(path, channels, key=key, index=index, axes=axes)
     if source.key != COMFY_KEY:
         return source
     factor = 1.0 if COMFY_VERSION in source.entries else COMFY_OLD_FACTOR

@@ -18,6 +18,7 @@ from tiler.errors import InputError
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
+from tiler.sources.readings import ChannelsFirst
 from tiler.window import Span, Window
 
 
@@ -39,6 +40,10 @@ class StoredArray:
     """Whether its uint16 are the upper halves of float32: NumPy has no such type."""
     name: str = ""
     """What to call it in a message, where a file has several."""
+    named: str | None = None
+    """The axes that the file names; see ``tiler.sources.readings``."""
+    first: ChannelsFirst | None = None
+    """Whether such files have the channels first."""
 
 
 class StridedSource:
@@ -52,6 +57,7 @@ class StridedSource:
         channels: how many channels there must be.
         types: number types that are accepted.
         index: which map of a batch, from 0.
+        axes: of the array, where somebody says them.
 
     Raises:
         InputError: the file is missing, is not whole, or holds something else.
@@ -65,6 +71,7 @@ class StridedSource:
         *,
         types: Sequence[str] = LATENT_TYPES,
         index: int | None = None,
+        axes: str | None = None,
     ) -> None:
         self.path = Path(path)
         self._descriptor = open_regular_file(self.path)
@@ -73,7 +80,16 @@ class StridedSource:
         name = f"path={self.path}" + (f", {array.name}" if array.name else "")
         if not array.bfloat16:
             check_type(array.dtype, types, name=name)
-        self._layout = find_layout(array.shape, channels, name=name, index=index)
+        self._layout = find_layout(
+            array.shape,
+            channels,
+            name=name,
+            index=index,
+            axes=axes,
+            named=array.named,
+            first=array.first,
+            picture=types is not LATENT_TYPES,
+        )
         check_room(array, name)
 
     def __reduce__(self) -> NoReturn:
@@ -84,6 +100,11 @@ class StridedSource:
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self._layout.shape
+
+    @property
+    def axes(self) -> str:
+        """A letter for each axis of the array."""
+        return self._layout.axes
 
     @property
     def fingerprint(self) -> str:

@@ -142,6 +142,8 @@ class Series:
     """Where its values begin, if they lie in the file as they are and in one piece."""
     pages: list[Segments]
     """Its pages; none where one is of a kind that is not read here."""
+    named: str | None
+    """Its axes, as far as the file names them; see ``tiler.sources.readings``."""
 
 
 def read_first_page(path: Path) -> Segments | None:
@@ -164,9 +166,24 @@ def read_first_series(path: Path) -> Series:
         series = tiff.series[0]
         pages = [describe_page(page, size) for page in series.pages]
         whole = [] if None in pages else [page for page in pages if page is not None]
-        return Series(series.shape, series.dtype.newbyteorder(tiff.byteorder), series.dataoffset, whole)
+        return Series(
+            series.shape, series.dtype.newbyteorder(tiff.byteorder), series.dataoffset, whole, name_axes(series.axes)
+        )
 
     return _read(path, read)
+
+
+def name_axes(axes: str) -> str | None:
+    """Return axes by tifffile's letters: of samples, rows and columns; None where it knows but the shape of an array.
+
+    Pages are rows and columns. But an array that tifffile itself has cut into pages, by its shape alone, has its
+    axes called Q: (rows, columns, channels) become a page for each row.
+    """
+    if "S" not in axes and "C" not in axes and "Q" in axes:
+        return None
+    channels = "S" if "S" in axes else "C"
+    letters = {channels: "C", "Y": "H", "X": "W", "T": "T"}
+    return "".join(letters.get(each, "?") for each in axes)
 
 
 def describe_page(page: Any, size: int) -> Segments | None:

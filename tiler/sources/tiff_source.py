@@ -40,13 +40,16 @@ class TiffSource:
         path: the file, which stays open as long as the source lives.
         pages: its pages, alike but for where they lie.
         cache_bytes: what is kept of decoded segments.
+        axes: what it is, where it holds latents, as an array.
 
     Raises:
         InputError: the file is missing.
     """
 
-    def __init__(self, path: Path, pages: Sequence[Segments], *, cache_bytes: int = CACHE_BYTES) -> None:
-        self.path, self._pages = path, pages
+    def __init__(
+        self, path: Path, pages: Sequence[Segments], *, cache_bytes: int = CACHE_BYTES, axes: str | None = None
+    ) -> None:
+        self.path, self._pages, self.axes = path, pages, axes
         self._descriptor = open_regular_file(path)
         weakref.finalize(self, os.close, self._descriptor)
         self._cache_bytes, self._held_bytes = cache_bytes, 0
@@ -166,7 +169,7 @@ def open_tiff_image(path: Path) -> Source | None:
     return TiffImage(TiffSource(path, [page]))
 
 
-def open_tiff_latents(path: Path, channels: int, *, index: int | None = None) -> Source:
+def open_tiff_latents(path: Path, channels: int, *, index: int | None = None, axes: str | None = None) -> Source:
     """Open latents in a TIFF: a page of so many samples a pixel, or so many pages of one, of floats.
 
     Raises:
@@ -176,19 +179,21 @@ def open_tiff_latents(path: Path, channels: int, *, index: int | None = None) ->
     name = f"path={path}"
     check_type(series.dtype, LATENT_TYPES, name=name)
     if series.start_bytes is not None:
-        return StridedSource(path, lambda descriptor, _: _place(series, descriptor), channels, index=index)
-    find_layout(series.shape, channels, name=name, index=index)
+        return StridedSource(path, lambda descriptor, _: _place(series, descriptor), channels, index=index, axes=axes)
+    layout = find_layout(series.shape, channels, name=name, index=index, axes=axes, named=series.named)
     pages = series.pages
-    if not pages or pages[0].shape[2] * len(pages) != channels or len({page.shape for page in pages}) > 1:
+    interleaved = pages and pages[0].n_samples > 1
+    whole = pages and pages[0].shape[2] * len(pages) == channels and len({page.shape for page in pages}) == 1
+    if not whole or not layout.axes.endswith("HWC" if interleaved else "CHW"):
         raise InputError(
             f"No latents that can be read by window: {name}, shape={series.shape}. A page must hold all {channels} "
             "channels, or one of them, uncompressed or deflated. Save them with numpy.save."
         )
-    return TiffSource(path, pages)
+    return TiffSource(path, pages, axes=layout.axes)
 
 
 def _place(series: Series, descriptor: int) -> StoredArray:
     assert series.start_bytes is not None
     declared = math.prod(series.shape) * series.dtype.itemsize
     room = min(declared, os.fstat(descriptor).st_size - series.start_bytes)
-    return StoredArray(series.shape, series.dtype, series.start_bytes, room)
+    return StoredArray(series.shape, series.dtype, series.start_bytes, room, named=series.named)

@@ -6,7 +6,7 @@ zarr is an optional package. A chunk that is not there counts as filled with the
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tiler.errors import InputError
 from tiler.sources.array_source import ArraySource
+from tiler.sources.axes import name_axes
 from tiler.sources.input_file import printable, shorten
 from tiler.sources.keys import choose_key
 from tiler.window import Window
@@ -40,13 +41,20 @@ class ZarrSource(ArraySource):
         channels: how many channels there must be.
         key: the array's name in its group; not needed where it is the only one of 3 or 4 axes, or has a usual name.
         index: which map of a batch, from 0.
+        axes: of the array, where somebody says them.
 
     Raises:
         InputError: it cannot be used, or zarr is not installed.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], channels: int, *, key: str | None = None, index: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        channels: int,
+        *,
+        key: str | None = None,
+        index: int | None = None,
+        axes: str | None = None,
     ) -> None:
         self.path = Path(path)
         try:
@@ -56,7 +64,7 @@ class ZarrSource(ArraySource):
                 f"Zarr needs another package: path={path}. Install it: pip install 'taesd-tiler[zarr]'."
             ) from error
         try:
-            array = zarr.open(self.path, mode="r")
+            array = group = zarr.open(self.path, mode="r")
             name = f"path={path}"
             if isinstance(array, zarr.Group):
                 members = {each: found for each, found in array.members(max_depth=3) if isinstance(found, zarr.Array)}
@@ -65,6 +73,7 @@ class ZarrSource(ArraySource):
             elif key is not None:
                 raise InputError(f"An array, not a group: {name}, key={printable(key)}. Leave --key out.")
             metadata = array.metadata.to_dict()
+            named = name_axes(find_dimensions(metadata, array.attrs.asdict(), group.attrs.asdict(), key))
         except InputError:
             raise
         except Exception as error:  # zarr raises a dozen kinds for damaged metadata.
@@ -78,7 +87,7 @@ class ZarrSource(ArraySource):
                 f"Chunks too large: {name}, chunk={chunk_bytes} bytes, limit={CHUNK_LIMIT_BYTES} bytes. Rechunk it."
             )
         self._key, self._name = key, name
-        super().__init__(array, channels, index=index, name=name)
+        super().__init__(array, channels, index=index, axes=axes, named=named, name=name)
 
     @property
     def fingerprint(self) -> str:
@@ -109,6 +118,20 @@ class ZarrSource(ArraySource):
 def is_zarr(path: Path) -> bool:
     """Say whether there is a Zarr array or group."""
     return any((path / mark).is_file() for mark in MARKS)
+
+
+def find_dimensions(metadata: Any, attributes: Any, group: Any, key: str | None) -> Sequence[object] | None:
+    """Return what an array's axes are called: by Zarr 3, by xarray in Zarr 2, or by its group as an OME-Zarr.
+
+    Raises:
+        Exception: of many kinds, where the group's attributes are no OME-Zarr's.
+    """
+    names = metadata.get("dimension_names") or attributes.get("_ARRAY_DIMENSIONS")
+    if names is None:
+        for each in group.get("ome", group).get("multiscales", []):
+            if key in [dataset["path"] for dataset in each["datasets"]]:
+                names = [axis["name"] for axis in each["axes"]]
+    return names if isinstance(names, list | tuple) and len(names) == len(metadata["shape"]) else None
 
 
 def find_codecs(metadata: Any) -> Iterator[str]:
