@@ -233,7 +233,8 @@ def _find_unnamed(part: Part, channels: Collection[int]) -> Path:
         if not Path(named).is_dir():
             return find_weights(named, part)
         found = [path for variant in fitting if (path := _find_in_folder(variant, part)) is not None]
-        if len(found) == 1:
+        # Where the latents may have this or that number of channels, what lies there by chance does not tell which.
+        if len(found) == 1 and len(channels) < 2:
             return found[0]
     several = " or ".join(f"{variant.name} ({variant.fits})" for variant in fitting)
     fits = f"to latents with {' or '.join(map(str, sorted(channels)))} channels fit" if channels else "there are"

@@ -81,13 +81,13 @@ def contents(folder):
 # ------------------------------------------------------------------------------------------------------ words
 
 
-LATENTS = "--key --index --latent-space --latent-scale --latent-shift --upscale --wrap --nonfinite"
+LATENTS = "--key --index --axes --latent-space --latent-scale --latent-shift --upscale --wrap --nonfinite"
 WORDS = {
     "decode": f"{LATENTS} --weights --region --tile-size --memory --workers --precision --dtype --layout "
     "--compression --quality --file-tile --pyramid --no-pyramid --overwrite --resume --force "
     "--verify --dry-run --scheduler --profile --quiet",
-    "encode": "--weights --tile-size --memory --workers --precision --nonfinite --overwrite --resume --force --dry-run "
-    "--profile --quiet",
+    "encode": "--axes --weights --tile-size --memory --workers --precision --nonfinite --overwrite --resume --force "
+    "--dry-run --profile --quiet",
     "plan": f"{LATENTS} --weights --region --tile-size --memory --workers --file-tile",
     "verify": f"{LATENTS} --weights --region --samples --seed --quiet",
     "preview": f"{LATENTS} --weights --size --overwrite --quiet",

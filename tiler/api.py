@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from tiler.checks.reference import load_reference
 from tiler.checks.verification import Samples, Verification, check_samples, check_seed, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
-from tiler.errors import OptionError, VerificationError
+from tiler.errors import AxesError, OptionError, VerificationError
 from tiler.fields import Fields
 from tiler.jobs.engine import run_tile
 from tiler.jobs.job import Job
@@ -141,7 +142,8 @@ def decode(
     path = find_checkpoint(weights, "decoder", latents)
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
-    source = latents.open(checkpoint.network, convention=find_convention(weights), replaced=replaced)
+    convention = find_convention(weights)
+    source, axes = latents.open_and_tell(checkpoint.network, convention=convention, replaced=replaced)
     area = find_area(latents, checkpoint.network, source, region)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
     planned = file.plan(plan, overwrite=overwrite)
@@ -153,6 +155,7 @@ def decode(
     inputs: Fields = {
         "latents": fingerprint_source(source),
         "weights": checkpoint.sha256,
+        **({} if axes is None else {"axes": axes}),
         **latents.fields,
         "precision": precision,
     }
@@ -167,13 +170,15 @@ def decode(
         resume=resume,
         force=force,
         profile=profile or Profile(),
-        open_source=partial(latents.open, checkpoint.network, convention=find_convention(weights)),
+        open_source=partial(latents.open, checkpoint.network, convention=convention),
     )
-    report = replace(run_and_report(job, progress, started, executor), n_replaced=len(replaced))
+    # Pipelines have the channels first: who has them last should know that this was seen.
+    said = (f"the latents were read as {axes}, channels last",) if axes and axes.endswith("C") else ()
+    report = replace(run_and_report(job, progress, started, executor), n_replaced=len(replaced), notes=said)
     REPORT.info(describe_report(report))
     if verify is None:
         return report
-    verification = _verify_file(planned.path, source, path, plan, verify)
+    verification = _verify_file(planned.path, lambda _: (source, path, plan), verify)
     if not verification.ok:
         raise VerificationError(verification.verdict)
     return replace(report, verification=verification)
@@ -198,7 +203,7 @@ def verify(
 
     Args:
         output: the file. A WebP or JPEG XL with losses, and a PNG of 16 bits, cannot be verified.
-        latents: as they were given to ``decode``.
+        latents: as they were given to ``decode``; their axes, where nobody says them, are those that the file notes.
         weights: as they were given to ``decode``.
         region: as it was given to ``decode``.
         samples: how many windows of about 256 × 256 px to decode again, spread over the image, its corners, borders
@@ -225,13 +230,18 @@ def verify(
     if not path.is_dir():
         os.close(open_regular_file(path))
     latents = Latents.of(latents)
-    checkpoint = find_checkpoint(weights, "decoder", latents)
-    network = read_checkpoint(checkpoint, "decoder").network
-    source = latents.open(network, convention=find_convention(weights))
-    # In a single tile: all that is asked of this plan is where the file's pixels lie.
-    whole_px = max(source.shape[:2]) * network.scale_out
-    plan = make_plan(source, network, None, whole_px, **find_area(latents, network, source, region))
-    return _verify_file(path, source, checkpoint, plan, samples, seed, progress)
+
+    def open_latents(axes: str | None) -> tuple[Source, Path, Plan]:
+        read = latents if axes is None else replace(latents, axes=axes)
+        checkpoint = find_checkpoint(weights, "decoder", read)
+        network = read_checkpoint(checkpoint, "decoder").network
+        source = read.open(network, convention=find_convention(weights))
+        # In a single tile: all that is asked of this plan is where the file's pixels lie.
+        whole_px = max(source.shape[:2]) * network.scale_out
+        area = find_area(read, network, source, region)
+        return source, checkpoint, make_plan(source, network, None, whole_px, **area)
+
+    return _verify_file(path, open_latents, samples, seed, progress, noted=latents.axes is None)
 
 
 def encode(
@@ -297,6 +307,7 @@ def encode(
     checkpoint = read_checkpoint(path, "encoder")
     replaced = Replaced()
     opened = open_image(image, axes=axes, page=page, spool_folder=Path(latents).absolute().parent)
+    axes = getattr(opened, "axes", None)
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
@@ -311,6 +322,7 @@ def encode(
     model = partial(load_model, path, "encoder", precision)
     inputs: Fields = {
         "image": fingerprint_source(source),
+        **({} if axes is None else {"axes": axes}),
         "weights": checkpoint.sha256,
         "precision": precision,
         "nonfinite": nonfinite,
@@ -435,24 +447,42 @@ def _name_for_others(latents: Latents, file: OutputFile) -> tuple[Latents, Outpu
 
 def _verify_file(
     path: Path,
-    source: Source,
-    checkpoint: Path,
-    plan: Plan,
+    open_latents: Callable[[str | None], tuple[Source, Path, Plan]],
     samples: Samples,
     seed: int = 0,
     progress: Progress | None = None,
+    *,
+    noted: bool = False,
 ) -> Verification:
+    """Compare a file with its latents.
+
+    Args:
+        path: the file.
+        open_latents: gives latents, weights and plan; it is told the axes that the file notes.
+        samples: how many windows, or all.
+        seed: other windows for other seeds.
+        progress: called after each window and each tile.
+        noted: whether the axes that the file notes are to be taken.
+    """
     try:
         image = open_written_image(path)
     except DamagedImageError as error:
         return Verification(path, (str(error),))
-    network = read_checkpoint(checkpoint, "decoder").network
-    load = partial(load_reference, checkpoint, source, plan.margins)
-    try:
+    with closing(image):
+        axes = image.axes if noted else None
+        try:
+            source, checkpoint, plan = open_latents(axes)
+        except AxesError:
+            if axes is None:
+                raise
+            # They have been saved in another order since.
+            axes = None
+            source, checkpoint, plan = open_latents(None)
+        network = read_checkpoint(checkpoint, "decoder").network
+        load = partial(load_reference, checkpoint, source, plan.margins)
         found = verify_image(
             path, image, source, network, load, place=plan.place, samples=samples, seed=seed, progress=progress
         )
-    finally:
-        image.close()
+    found = replace(found, axes=axes)
     REPORT.info(found.verdict)
     return found

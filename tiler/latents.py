@@ -86,10 +86,26 @@ class Latents:
     ) -> Source:
         """Open them for a decoder; where ends join they go on beyond these, as far as ``margins`` says.
 
+        The arguments are those of ``open_and_tell``.
+        """
+        return self.open_and_tell(network, convention=convention, replaced=replaced)[0]
+
+    def open_and_tell(
+        self,
+        network: Network,
+        *,
+        convention: tuple[float, float] | None = None,
+        replaced: Replaced | None = None,
+    ) -> tuple[Source, str | None]:
+        """Open them for a decoder, and tell what the axes of the array were taken for.
+
         Args:
             network: of the decoder.
             convention: scale and shift of the model, where they are known.
             replaced: is told which values were NaN or Inf and are read as 0.
+
+        Returns:
+            The source, and a letter for each axis, where they are in an array.
 
         Raises:
             InputError: they cannot be used.
@@ -114,7 +130,7 @@ class Latents:
         if self.wrap is not None:
             # Before they are upscaled: interpolation sees no seam either.
             source = Wrapped(source, find_margins(self.wrap, network.halo, self.upscale))
-        return source if self.upscale == 1 else Upscaled(source, self.upscale)
+        return (source if self.upscale == 1 else Upscaled(source, self.upscale)), getattr(opened, "axes", None)
 
     def find_size(self, network: Network, shape: tuple[int, int, int]) -> tuple[int, int] | None:
         """Return (height, width) of the image, px, where the file keeps it and it is not all that they decode to.

@@ -34,7 +34,8 @@ def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | Non
     try:
         return find_weights(weights, part, channels)
     except NoWeightsError as error:
-        raise OptionError(str(error)) from error
+        several = " --axes says how many channels they have, as --weights does." if len(channels) > 1 else ""
+        raise OptionError(f"{error}{several}") from error
     except CheckpointError as error:
         raise InputError(str(error)) from error
 

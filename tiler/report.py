@@ -35,7 +35,7 @@ class Report:
     continued_px: tuple[int, int] = (0, 0)
     """Rows and columns that were added to an image, so that it could be encoded."""
     notes: tuple[str, ...] = ()
-    """What is to be said of how an image was read: colours that were converted, transparency, values out of range."""
+    """What is to be said of how the input was read: its axes, colours that were converted, transparency, values."""
     verification: Verification | None = None
     """What a look at the file has shown, if one was asked for."""
 

@@ -45,6 +45,8 @@ class Verification:
     """The windows that were decoded again."""
     levels: tuple[LevelCheck, ...] = ()
     """The reduced levels, each compared with the level below."""
+    axes: str | None = None
+    """Axes of the latents, where nobody said them and the file notes them."""
 
     @property
     def ok(self) -> bool:
@@ -65,6 +67,7 @@ class Verification:
     def lines(self) -> list[str]:
         """A line for each problem, window and level; what is off says so."""
         return [
+            *([f"ok   latents read as {self.axes}, which the file notes"] if self.axes else []),
             *(f"OFF  {problem}" for problem in self.problems),
             *(f"{'ok ' if check.ok else 'OFF'}  {check}" for check in self._checks),
         ]
@@ -76,15 +79,18 @@ class Verification:
     @property
     def verdict(self) -> str:
         """All of it in one line."""
+        noted = f"; latents read as {self.axes}, which the file notes" if self.axes else ""
         if not self.ok:
             first, *more = [line[5:] for line in self.lines if line.startswith("OFF")]
             others = f" (and {len(more)} more)" if more else ""
-            return f"The file is not what the latents decode to: path={self.path}, {first}{others}. Decode again."
+            return (
+                f"The file is not what the latents decode to: path={self.path}, {first}{others}{noted}. Decode again."
+            )
         windows = "1 window" if len(self.windows) == 1 else f"{len(self.windows)} windows"
         levels = f"; {len(self.levels) + 1} levels fit each other" if self.levels else ""
         return (
             f"{self.path} is what the latents decode to: in {windows} max |Δ| {self.max_difference:.3g}, "
-            f"{self.share_different:.2g} of the samples differ{levels}"
+            f"{self.share_different:.2g} of the samples differ{levels}{noted}"
         )
 
 

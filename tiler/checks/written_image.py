@@ -48,6 +48,10 @@ class WrittenImage(Protocol):
     def quantization(self) -> list[list[int]] | None:
         """The steps by which JPEG rounds, for brightness and colour; None where nothing is lost."""
 
+    @property
+    def axes(self) -> str | None:
+        """Axes of the latents that it was decoded from, where it notes them."""
+
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return (height, width, channels) of ``window``; raise ``DamagedImageError`` where that is impossible."""
 
@@ -92,6 +96,7 @@ class WrittenArray:
 
     file_tile_px = None
     quantization = None
+    axes = None
 
     def __init__(self, path: Path) -> None:
         self._array = np.load(path, mmap_mode="r")
@@ -135,6 +140,7 @@ class WrittenTiff:
                 (page.imagelength, page.imagewidth, page.samplesperpixel) for page in self._pages
             ]
             self.dtype: np.dtype[Any] = first.dtype
+            self.axes = find_axes(first.description)
             self.file_tile_px: int = first.tilewidth
             self._tables = _read_tables(self._content(0, 0)) if first.compression == JPEG else None
         except BaseException:
@@ -209,6 +215,12 @@ def check_lossless(path: Path, description: str) -> None:
             f"The image cannot be verified: path={path}, quality={found[1]}; nothing says how far its pixels may be "
             "off. Only JPEG, and what loses nothing, can be compared."
         )
+
+
+def find_axes(description: str) -> str | None:
+    """Return the axes that a description notes of the latents, if it does."""
+    found = re.search(r'"axes(?:": "|">)([BCTHW]{3,5})["<]', description)
+    return found[1] if found else None
 
 
 def _open_webp(content: bytes) -> NDArray[np.uint8]:

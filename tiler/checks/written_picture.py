@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.checks.written_image import check_lossless, through_jpeg
+from tiler.checks.written_image import check_lossless, find_axes, through_jpeg
 from tiler.errors import InputError
 from tiler.sources.image_source import pillow_limit
 from tiler.sources.png_file import check_png
@@ -31,6 +31,7 @@ class WrittenPicture:
             try:
                 with Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
                     self._pixels = self._load(image, file, path)
+                    self.axes = find_axes(str(image.info.get("Description", b"")) + image.info.get("xmp", b"").decode())
             finally:
                 Image.MAX_IMAGE_PIXELS = pillows_own
         self.levels: list[tuple[int, ...]] = [self._pixels.shape]

@@ -1,12 +1,13 @@
 """An OME-Zarr that has been written, read back by the zarr library."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.checks.written_image import DamagedImageError
+from tiler.checks.written_image import DamagedImageError, find_axes
 from tiler.sources.input_file import shorten
 from tiler.window import Window
 
@@ -22,6 +23,7 @@ class WrittenZarr:
         group = zarr.open_group(path, mode="r")
         attributes: Any = group.attrs.asdict()
         [multiscale] = attributes["ome"]["multiscales"]
+        self.axes = find_axes(json.dumps(attributes.get("taesd-tiler")))
         names = [each["path"] for each in multiscale["datasets"]]
         self._arrays: list[Any] = [group[name] for name in names]
         for name, array in zip(names, self._arrays, strict=True):
