@@ -254,6 +254,7 @@ def _match_family(file: TensorFile, layout: Layout, part: Part, family: str) -> 
             n_fitting += 1
     expected_names = set(names)
     problems += [f"tensor {show(name)} is left over" for name in layout.own(file.shapes) if name not in expected_names]
+    problems += layout.list_doubts(file.shapes)
     return _Match(layout, family, network, dict(zip(slots, names, strict=True)), n_fitting, next(iter(problems), None))
 
 

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from taesd_core.h5_file import natural_key
 from taesd_core.layers import Layers, convolutions
-from taesd_core.tensor_file import Kind, Shape
+from taesd_core.tensor_file import Kind, Shape, show
 
 Part = Literal["decoder", "encoder"]
 PARTS: tuple[Part, ...] = ("decoder", "encoder")
@@ -106,6 +107,10 @@ class Layout:
         """Return the names in a file that have the prefix."""
         return [name for name in found if _split(name) == self.prefix]
 
+    def list_doubts(self, found: Iterable[str]) -> list[str]:
+        """Return what speaks against the names in a file, though each is what it should be."""
+        return []
+
 
 @dataclass(frozen=True)
 class KerasLayout(Layout):
@@ -131,6 +136,20 @@ class KerasLayout(Layout):
     def own(self, found: Iterable[str]) -> list[str]:
         """Return all names."""
         return list(found)
+
+    def list_doubts(self, found: Iterable[str]) -> list[str]:
+        """Return the layers that Keras 3 has not numbered so: where a number is missing, the order is not known."""
+        numbers: dict[tuple[str, str], set[int]] = {}
+        for name in found if self.name == "keras-3" else ():
+            parent = ""
+            for part, (base, number) in zip(name.split("/"), natural_key(name), strict=True):
+                numbers.setdefault((parent, base), set()).add(number)
+                parent += f"{part}/"
+        return [
+            f"the numbers of the layers {show(parent + base)} have a gap"
+            for (parent, base), found_numbers in numbers.items()
+            if max(found_numbers) - min(found_numbers) >= len(found_numbers)
+        ]
 
 
 EXTRAS = ("vae_scale", "vae_shift")

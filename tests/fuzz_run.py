@@ -102,15 +102,24 @@ def judge_png(random: Random, path: Path) -> str:
 
 def judge_weights(random: Random, path: Path) -> str:
     content, done = fuzz_weights.make_weights(random)
-    path.write_bytes(content)
     part = random.choice(("decoder", "decoder", "decoder", "encoder"))
+    return judge_tensors(random, path, content, done, part, lambda: fuzz_weights.read_weights(content, part))
+
+
+def judge_archive(random: Random, path: Path) -> str:
+    content, done, kind = fuzz_weights.make_archive(random)
+    return judge_tensors(random, path, content, done, "decoder", lambda: fuzz_weights.read_archive(content, kind))
+
+
+def judge_tensors(random: Random, path: Path, content: bytes, done: str, part: str, read_pairs: Callable) -> str:
+    path.write_bytes(content)
 
     def load() -> list[np.ndarray]:
         tensors = load_checkpoint(path, part).tensors
         return [values for each in tensors for values in (each.kernel.transpose(3, 2, 0, 1), each.bias)]
 
     def read() -> list[np.ndarray]:
-        tensors = [values for pair in fuzz_weights.read_weights(content, part) for values in pair]
+        tensors = [values for pair in read_pairs() for values in pair]
         if not all(np.isfinite(values).all() for values in tensors if values is not None):
             raise ValueError("NaN or Inf")
         return tensors
@@ -191,7 +200,7 @@ def judge_latents(random: Random, path: Path, kind: str) -> str:
     return outcome
 
 
-KINDS = {"npy": judge_npy, "png": judge_png, "weights": judge_weights}
+KINDS = {"npy": judge_npy, "png": judge_png, "weights": judge_weights, "archives": judge_archive}
 KINDS |= {kind: partial(judge_latents, kind=kind) for kind in fuzz_latents.WRITERS}
 
 
@@ -202,6 +211,9 @@ def run(kind: str, start: int, stop: int) -> dict:
         raise HangError
 
     warnings.simplefilter("error")
+    if kind == "archives":
+        # Imports PyTorch, which is no matter of the first input.
+        fuzz_weights.load_archives()
     signal.signal(signal.SIGALRM, interrupt)
     outcomes: Counter[str] = Counter()
     findings, slowest, peak = [], (0.0, -1), _peak_bytes()

@@ -1,7 +1,12 @@
-"""Mutated safetensors files of weights, and what the safetensors library reads of them."""
+"""Mutated files of weights, and what the libraries of their formats read of them.
 
+Safetensors files have names with prefixes and edited headers; those of PyTorch, nested, and of Keras other bytes.
+"""
+
+import io
 import json
 import struct
+import zipfile
 from functools import cache
 from random import Random
 from typing import Any
@@ -55,8 +60,15 @@ def make_weights(random: Random) -> Mutated:
     return edit_header(random, content[8 : 8 + length], content[8 + length :])
 
 
+PREFIXES = ["", "", "module.", "_orig_mod.vae.", "decoder.", "x.0.model."]
+
+
 def edit_header(random: Random, text: bytes, tensors: bytes) -> Mutated:
-    header = json.loads(text)
+    prefix = random.choice(PREFIXES) if b".layers." not in text else ""
+    header = {prefix + name: fields for name, fields in json.loads(text).items()}
+    if random.random() < 0.1:
+        padded = json.dumps(header).encode() + b" " * random.randrange(256)
+        return struct.pack("<Q", len(padded)) + padded + tensors, "none" if prefix != "decoder." else "names"
     labels = []
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         edit = random.choice(EDITS)
@@ -172,6 +184,13 @@ def edit_text(random: Random, text: str) -> str:
 def read_weights(content: bytes, part: str) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """Return what the library reads: kernels (n_out, n_in, 3, 3) and biases, as float32, in order of execution."""
     tensors = {name: to_float32(**entry) for name, entry in deserialize(content)}
+    return pick_tensors(tensors, part)
+
+
+def pick_tensors(tensors: dict[str, np.ndarray], part: str) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    prefixes = [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in tensors)]
+    prefix = "" if any(".layers." in name for name in tensors) else max(prefixes, key=len)
+    tensors = {name.removeprefix(prefix): values for name, values in tensors.items()}
     names = upstream_names(part)
     if any(name.startswith(("decoder.layers.", "encoder.layers.")) for name in tensors):
         names = [
@@ -190,3 +209,71 @@ def to_float32(dtype: str, shape: list[int], data: bytearray) -> np.ndarray:
     with np.errstate(all="ignore"):
         kinds = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
         return np.frombuffer(data, kinds.get(dtype, "u1")).astype(np.float32).reshape(shape if dtype in kinds else -1)
+
+
+@cache
+def load_archives() -> dict[str, bytes]:
+    """Return a decoder as PyTorch and Keras save it, made without our code."""
+    import h5py
+    import torch
+
+    state = load_file(find_weights("photo", "decoder"))
+    nested = {"state_dict": {"module." + name: torch.from_numpy(values) for name, values in state.items()}, "epoch": 3}
+    bases = {}
+    for kind in ("torch", "old torch"):
+        with io.BytesIO() as file:
+            torch.save(nested, file, _use_new_zipfile_serialization=kind == "torch")
+            bases[kind] = file.getvalue()
+    with io.BytesIO() as file:
+        with h5py.File(file, "w") as tree:
+            for number, name in enumerate(upstream_names("decoder")):
+                layer = f"layers/conv2d{f'_{number}' * bool(number)}/vars"
+                tree[f"{layer}/0"] = state[f"{name}.weight"].transpose(2, 3, 1, 0)
+                if f"{name}.bias" in state:
+                    tree[f"{layer}/1"] = state[f"{name}.bias"]
+        bases["h5"] = file.getvalue()
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("config.json", "{}")
+            archive.writestr("model.weights.h5", bases["h5"])
+        bases["keras"] = file.getvalue()
+    return bases
+
+
+def make_archive(random: Random) -> tuple[bytes, str, str]:
+    """Return a file, what was done to it, and its kind."""
+    kind = random.choice(list(load_archives()))
+    content = load_archives()[kind]
+    if random.random() < 0.1:
+        return content, "none", kind
+    if random.random() < 0.2:
+        return flip(random, content, len(content) // 4, len(content) // 2), "flip", kind
+    # What says what is where: at the start, and of an archive at the end.
+    content, done = mutate_bytes(random, content, load_archives()["keras"], 2000 if kind != "h5" else 60_000)
+    if content and kind in ("torch", "keras") and random.random() < 0.3:
+        content = flip(random, content, max(len(content) - 8000, 0))
+    return content, done, kind
+
+
+def read_archive(content: bytes, kind: str) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Return what the libraries read."""
+    if "torch" in kind:
+        import torch
+
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        while not all(isinstance(each, torch.Tensor) for each in found.values()):
+            (found,) = (each for each in found.values() if isinstance(each, dict))
+        tensors = {name: values.to(torch.float32).numpy() for name, values in found.items()}
+        return pick_tensors(tensors, "decoder")
+    import h5py
+
+    if kind == "keras":
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            content = archive.read("model.weights.h5")
+    pairs: list[tuple[np.ndarray, np.ndarray | None]] = []
+    with h5py.File(io.BytesIO(content), "r") as tree:
+        for number in range(len(upstream_names("decoder"))):
+            layer = tree[f"layers/conv2d{f'_{number}' * bool(number)}/vars"]
+            bias = layer["1"][()].astype(np.float32) if "1" in layer else None
+            pairs.append((layer["0"][()].astype(np.float32).transpose(3, 2, 0, 1), bias))
+    return pairs

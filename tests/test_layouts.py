@@ -170,6 +170,10 @@ def add_layer(file):
     file["layers/conv2d_99/vars/0"] = np.zeros((3, 3, 64, 64), np.float32)
 
 
+def rename_layer(file):
+    file.move("layers/block_4", "layers/block_c")
+
+
 def widen(file):
     del file["layers/conv2d_1/vars/0"]
     file["layers/conv2d_1/vars/0"] = np.zeros((3, 3, 64, 32), np.float32)
@@ -182,6 +186,7 @@ def widen(file):
         (drop_block, r"tensor 18\.conv\.0\.weight \(by its order\) is missing"),
         (add_bias, "tensor layers/conv2d_1/vars/1 is left over"),
         (add_layer, "tensor layers/conv2d_99/vars/0 is left over"),
+        (rename_layer, "the numbers of the layers layers/block have a gap"),
         (widen, r"tensor layers/conv2d_1/vars/0 has shape \(3, 3, 64, 32\) instead of"),
     ],
 )
