@@ -14,7 +14,7 @@ from taesd_core.families import FAMILIES
 from taesd_core.file_kinds import BoundedFile, find_kind
 from taesd_core.h5_file import H5File
 from taesd_core.layers import Layers, convolutions
-from taesd_core.layouts import EXTRAS, PARTS, Layout, Slot, list_layouts, list_slots, make_layout
+from taesd_core.layouts import PARTS, Layout, Slot, is_extra, list_layouts, list_slots, make_layout
 from taesd_core.layouts import Part as Part
 from taesd_core.network import Network
 from taesd_core.other_models import find_other_model
@@ -186,6 +186,7 @@ def _recognise(path: Path, file: TensorFile, part: Part) -> _Match:
         if not rest:
             return whole[0]
         problem = f"tensor {show(rest[0])} is left over"
+        advice = f"Save the tensors of the {part} alone."
     elif whole:
         prefixes = " and ".join(repr(show(match.layout.prefix)) for match in whole[:2])
         problem = f"it holds the {part} more than once, behind the names {prefixes}"
@@ -210,10 +211,10 @@ def _is_whole(match: _Match) -> bool:
 
 def _list_left_over(file: TensorFile, match: _Match, other: Part) -> list[str]:
     """Return the tensors of a file that are neither of a part, nor beside it those of the other part."""
-    known = {*match.layout.own(file.shapes), *(name for name in file.shapes if name.rpartition(".")[2] in EXTRAS)}
+    known = {*match.layout.own(file.shapes), *(name for name in file.shapes if is_extra(name))}
     if len(known) < len(file.shapes):
         for each in _list_matches(file, other):
-            if _is_whole(each) or each.layout.said == other:
+            if _is_whole(each) or (each.layout.said == other and each.n_fitting):
                 known.update(each.layout.own(file.shapes))
     return [name for name in file.shapes if name not in known]
 
@@ -247,7 +248,7 @@ def _match_family(file: TensorFile, layout: Layout, part: Part, family: str) -> 
         if shape is None:
             problems.append(f"tensor {show(name)} is missing")
         elif shape != expected:
-            is_mlx = len(expected) == 4 and shape == (expected[0], *expected[2:], expected[1])
+            is_mlx = len(shape) == 4 and shape[:3] == (expected[0], *expected[2:])
             order = ": its channels come last, as MLX keeps them; the published files have them second" * is_mlx
             problems.append(f"tensor {show(name)} has shape {show(str(shape))} instead of {expected}{order}")
         else:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.tensor_file import LIMIT_BYTES, Kind, TensorFileError, check_size, read_bounded, shorten, show
+from taesd_core.tensor_file import CONVERT, LIMIT_BYTES, Kind, TensorFileError, check_size, read_bounded, shorten, show
 
 ARCHIVED = "model.weights.h5"
 """The weights in a ``.keras`` archive."""
@@ -93,7 +93,7 @@ class H5File:
         try:
             chunk_bytes = math.prod(array.chunks or ()) * array.dtype.itemsize
             if array.dtype.kind != "f" or array.is_virtual or array.external or chunk_bytes > LIMIT_BYTES:
-                raise TensorFileError(f"tensor {show(name)} is not a plain array of floats")
+                raise TensorFileError(f"tensor {show(name)} is not a plain array of floats", CONVERT)
             with np.errstate(over="ignore", invalid="ignore"):
                 return np.asarray(array[()]).astype(np.float32)
         except TensorFileError:

@@ -152,8 +152,6 @@ class KerasLayout(Layout):
         ]
 
 
-EXTRAS = ("vae_scale", "vae_shift")
-"""Tensors of ComfyUI's that are none of the network."""
 MOST_PREFIXES = 8
 """How many prefixes of a file are looked at, those of most tensors first."""
 
@@ -177,6 +175,11 @@ def list_layouts(kind: Kind, found: Shapes, part: Part) -> list[Layout]:
         if part == "decoder":
             layouts.append(Layout("diffusers", prefix, decoder_shift=1))
     return layouts
+
+
+def is_extra(name: str) -> bool:
+    """Say whether a tensor is none of a network: ComfyUI's scale and shift of latents, what an optimizer remembers."""
+    return name.rpartition(".")[2] in ("vae_scale", "vae_shift") or name.startswith("optim")
 
 
 def _split(name: str) -> str | None:

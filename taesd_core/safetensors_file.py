@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.tensor_file import Kind, TensorFileError, check_size, open_regular, show
+from taesd_core.tensor_file import CONVERT, Kind, TensorFileError, check_size, open_regular, show
 
 HEADER_LIMIT_BYTES = 2**24
 """Longest header that is parsed; TAESD's takes 8 kB, 15 kB with both parts, and a workflow of ComfyUI some MB."""
@@ -89,7 +89,9 @@ class SafetensorsFile:
         """
         entry = self.entries[name]
         if entry.dtype not in FLOATS:
-            raise SafetensorsError(f"tensor {show(name)} has number type {entry.dtype}, not one of {', '.join(FLOATS)}")
+            raise SafetensorsError(
+                f"tensor {show(name)} has number type {entry.dtype}, not one of {', '.join(FLOATS)}", CONVERT
+            )
         content = read_bytes(self._descriptor, self._start + entry.start_bytes, entry.size_bytes)
         values: NDArray[Any] = np.frombuffer(content, FLOATS[entry.dtype]).reshape(entry.shape)
         if entry.dtype == "BF16":

@@ -18,6 +18,10 @@ LIMIT_BYTES = 2**27
 """Largest file that is read; TAESD and its kin take 2 to 50 MB."""
 
 
+CONVERT = "Take the file as it was published, or save its tensors as float16 or float32."
+"""What to do about tensors of other numbers."""
+
+
 class TensorFileError(ValueError):
     """A file is no whole file of its format, or a tensor of it cannot be used.
 

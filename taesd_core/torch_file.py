@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taesd_core.tensor_file import (
+    CONVERT,
     Kind,
     MissingReaderError,
     TensorFileError,
@@ -70,7 +71,11 @@ class TorchFile:
         tensor = self._tensors[name]
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-            raise TensorFileError(f"tensor {show(name)} has number type {tensor.dtype}, not one of plain floats")
+            raise TensorFileError(
+                f"tensor {show(name)} is of {tensor.dtype}, {tensor.layout}, device {tensor.device}: "
+                "not one of plain floats",
+                CONVERT,
+            )
         return tensor.detach().to(torch.float32).numpy()
 
     def sha256(self) -> str:
@@ -114,6 +119,11 @@ def _describe(error: Exception) -> TensorFileError:
     if found:
         return TensorFileError(
             f"not a file of tensors alone: it holds {show(found[1])}, which could run code and is never loaded", save
+        )
+    if "Unsupported operand 149" in said:
+        return TensorFileError(
+            "a pickle of protocol 4 or later, which PyTorch does not read without running code; it is never loaded",
+            "Where you trust it, load it and save it again with the protocol that torch.save has by itself.",
         )
     if "Unsupported operand" in said:
         return TensorFileError(

@@ -82,6 +82,7 @@ def test_of_both_parts_in_a_file_each_is_found(tmp_path, texts):
         lambda state: {"params": state},
         lambda state: {"params_ema": prefix("decoder.", state), "iter": 5},
         lambda state: [{"weights": (state,)}],
+        lambda state: {"model": state, "optimizer": {"state": {0: {"exp_avg": state["7.weight"] * 2}}}},
     ],
 )
 def test_nested_weights_of_pytorch_load(tmp_path, nest):
@@ -125,6 +126,10 @@ def add_elsewhere(state):
     state["discriminator.0.weight"] = np.zeros((3, 3, 3, 3), np.float32)
 
 
+def add_text_encoder(state):
+    state["text_encoder.layers.0.weight"] = np.zeros((4, 4), np.float32)
+
+
 def add_a_part(state):
     state |= prefix("other.", {name: values for name, values in STATES["encoder"].items() if name != "0.bias"})
 
@@ -134,7 +139,9 @@ def misshape(state):
 
 
 def turn(state):
-    state["w.8.conv.0.weight"] = np.zeros((64, 3, 3, 64), np.float32)
+    for name, values in state.items():
+        if values.ndim == 4:
+            state[name] = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize(
@@ -144,9 +151,10 @@ def turn(state):
         (rename, r"tensor w\.4\.conv\.2\.bias is missing"),
         (add, r"tensor w\.20\.weight is left over"),
         (add_elsewhere, r"tensor discriminator\.0\.weight is left over"),
+        (add_text_encoder, r"tensor text_encoder\.layers\.0\.weight is left over"),
         (add_a_part, r"tensor other\.\S+ is left over"),
         (misshape, r"tensor w\.8\.conv\.0\.weight has shape \(64, 32, 3, 3\)"),
-        (turn, r"\(64, 3, 3, 64\) instead of \(64, 64, 3, 3\): its channels come last, as MLX keeps them"),
+        (turn, r"w\.1\.weight has shape \(64, 3, 3, 4\) instead of .*: its channels come last, as MLX keeps them"),
     ],
 )
 def test_behind_a_prefix_tensors_are_matched_strictly(tmp_path, spoil, says):

@@ -103,7 +103,7 @@ def test_what_speaks_against_a_pickle_is_said_truly(tmp_path):
 
     refuse(r"it holds test_torch_file\.Model, which could run code", content=Model())
     for new in (True, False):
-        refuse("another pickle protocol than 2 and 3", content={"a": A}, pickle_protocol=4,
+        refuse("a pickle of protocol 4 or later", content={"a": A}, pickle_protocol=4,
                _use_new_zipfile_serialization=new)  # fmt: skip
     refuse(r"a damaged file of PyTorch's", save=lambda _, path: path.write_bytes(b"\x80\x02\x8a"))
 

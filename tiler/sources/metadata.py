@@ -5,10 +5,12 @@ import struct
 import zlib
 from pathlib import Path
 
+from taesd_core.file_kinds import BoundedFile, find_kind
 from taesd_core.safetensors_file import SafetensorsError, read_metadata
 from tiler.sources.input_file import open_regular_file
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_START_BYTES = 8
+"""What comes before a PNG's first chunk."""
 LIMIT_BYTES = 2**24
 """Most that is read of all texts of a file: a workflow takes some MB."""
 
@@ -21,22 +23,20 @@ def read_texts(path: Path) -> dict[str, str]:
     """
     if path.is_dir():
         return {}
-    descriptor = open_regular_file(path)
-    try:
-        start = os.pread(descriptor, 9, 0)
-        if start.startswith(PNG_START):
-            return _read_png_texts(descriptor)
-        return read_metadata(descriptor) if start[8:] == b"{" else {}
-    except SafetensorsError:
-        return {}
-    finally:
-        os.close(descriptor)
+    with BoundedFile(open_regular_file(path), "rb") as file:
+        kind = find_kind(file).name
+        try:
+            if kind == "png":
+                return _read_png_texts(file.fileno())
+            return read_metadata(file.fileno()) if kind == "safetensors" else {}
+        except SafetensorsError:
+            return {}
 
 
 def _read_png_texts(descriptor: int) -> dict[str, str]:
     """Source: https://www.w3.org/TR/png-3, 11.3.3; a chunk that is no such text is passed over."""
     texts: dict[str, str] = {}
-    position, room = len(PNG_START), LIMIT_BYTES
+    position, room = PNG_START_BYTES, LIMIT_BYTES
     while len(head := os.pread(descriptor, 8, position)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind in (b"tEXt", b"zTXt", b"iTXt") and length <= room:
