@@ -13,7 +13,7 @@ from tiler.jobs.job import Job, run_job
 from tiler.plan import Plan
 from tiler.sinks.latent_file import LatentFile
 from tiler.sinks.npy_file import Npy
-from tiler.sinks.picture_file import Png
+from tiler.sinks.picture_file import Jpeg, Png, WebP
 from tiler.sinks.tiff_file import Tiff
 from tiler.sinks.zarr_file import Zarr
 from tiler.sources.array_source import ArraySource
@@ -49,13 +49,13 @@ class ShrinkModel:
 
 
 def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, seed=0, workers=1, **changes):
-    """A job of 4 × 3 tiles, three levels where there is a pyramid; of kind "latents", one that encodes to a PNG."""
+    """A job of 4 × 3 tiles, four levels where there is a pyramid; of kind "latents", one that encodes to a PNG."""
     model = model or RepeatModel()
-    if kind == "latents":
+    if kind in ("latents", "safetensors"):
         values = np.random.default_rng(seed).normal(size=(height * 8, width * 8, 3)).astype(np.float32)
         source = ArraySource(values, 3)
         plan = Plan(Network.encoder(4), height, width, TILE_PX // 8, workers)
-        output = LatentFile(Path(folder) / "image.png").plan(plan, overwrite=overwrite)
+        output = LatentFile(Path(folder) / f"image.{kind.replace('latents', 'png')}").plan(plan, overwrite=overwrite)
         encoder = ShrinkModel(model)
         return replace(Job(output, plan, source, {"image": fingerprint_source(source)}, lambda: encoder), **changes)
     latents = np.random.default_rng(seed).normal(size=(height, width, 4)).astype(np.float32)
@@ -65,6 +65,8 @@ def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, 
         file = Npy(Path(folder) / "image.npy")
     elif kind == "png":
         file = Png(Path(folder) / "image.png")
+    elif kind in ("jpg", "picture.webp"):
+        file = (Jpeg if kind == "jpg" else WebP)(Path(folder) / f"image.{kind.removeprefix('picture.')}")
     elif kind == "zarr":
         file = Zarr(Path(folder) / "image.zarr", file_tile_px=32)
     else:
@@ -75,16 +77,19 @@ def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, 
 
 
 def read_result(path):
-    """What must be the same however often a job was stopped: all bytes, or all tiles of all levels."""
+    """What must be the same however often a job was stopped: all bytes, or all tags and tiles of all levels."""
     path = Path(path)
     if path.is_dir():
         return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
     content = path.read_bytes()
-    if path.suffix in (".npy", ".png") or path.name.endswith((".npy.part", ".png.part")):
+    if path.suffix != ".tif" and not path.name.endswith(".tif.part"):
         return content
     with tifffile.TiffFile(path) as file:
         return [
-            [content[offset : offset + n] for offset, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            (
+                {tag.name: tag.value for tag in page.tags if tag.name not in ("TileOffsets", "TileByteCounts")},
+                [content[offset : offset + n] for offset, n in zip(page.dataoffsets, page.databytecounts, strict=True)],
+            )
             for page in file.pages
         ]
 

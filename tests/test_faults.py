@@ -68,6 +68,12 @@ def often_synced(monkeypatch):
     monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
 
 
+@pytest.fixture
+def laid_out_anew(monkeypatch):
+    """What a power cut leaves is written once more by these tests: to the file system they are other files."""
+    monkeypatch.setattr(files, "find_number", lambda path: 1)
+
+
 def job_in(folder, kind, model=None, **options):
     return make_job(folder, kind, model, height=SIDE, width=SIDE, **options)
 
@@ -318,6 +324,7 @@ FATES = {
 }
 
 
+@pytest.mark.usefixtures("laid_out_anew")
 @every_kind
 @pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
 @pytest.mark.parametrize("fate", FATES)
@@ -369,6 +376,7 @@ def log_runs(folder, monkeypatch, *jobs):
     return log.entries, n_before
 
 
+@pytest.mark.usefixtures("laid_out_anew")
 @every_kind
 def test_a_job_that_goes_on_survives_a_power_cut_as_well(tmp_path, monkeypatch, kind, whole):
     """What an earlier run left is overwritten in places: the same must hold there."""
@@ -383,6 +391,7 @@ def test_a_job_that_goes_on_survives_a_power_cut_as_well(tmp_path, monkeypatch, 
         assert check_recovery(folder, kind, whole) >= 2
 
 
+@pytest.mark.usefixtures("laid_out_anew")
 @every_kind
 @pytest.mark.parametrize("fate", FATES)
 def test_a_job_that_starts_over_takes_nothing_from_the_one_before(tmp_path, monkeypatch, kind, fate, whole):

@@ -96,15 +96,20 @@ def test_a_png_does_not_replace_what_appeared_meanwhile(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["png", "safetensors"])
-def test_a_part_that_changed_is_refused(tmp_path, kind):
+def test_a_part_that_grew_is_cut_and_another_is_refused(tmp_path, kind):
     def open_sink(reopen):
         if kind == "png":
             return LatentPngSink(tmp_path / "a", LATENTS.shape, reopen=reopen)
         return SafetensorsSink(tmp_path / "a", LATENTS.shape, "float32", reopen=reopen)
 
     open_sink(False).close()
+    size = (tmp_path / "a.part").stat().st_size
     with (tmp_path / "a.part").open("ab") as file:
         file.write(b"more")
+    open_sink(True).close()
+    assert (tmp_path / "a.part").stat().st_size == size
+    with (tmp_path / "a.part").open("r+b") as file:
+        file.write(b"less")
     with pytest.raises(InputError, match="half-done output has changed"):
         open_sink(True)
 

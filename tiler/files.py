@@ -7,6 +7,7 @@ import errno
 import fcntl
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -155,3 +156,17 @@ def count_bytes(path: Path) -> int:
     except FileNotFoundError:
         return 0
     return n_bytes + (sum(map(count_bytes, path.iterdir())) if path.is_dir() and not path.is_symlink() else 0)
+
+
+def find_number(path: Path) -> int:
+    """Return by what the file system knows a file, or a folder, whatever its name is."""
+    return os.stat(path).st_ino
+
+
+def find_checksum(path: Path) -> tuple[int, int]:
+    """Return the CRC-32 of a file, and its length in bytes."""
+    check, n_bytes = 0, 0
+    with path.open("rb") as file:
+        while content := file.read(2**22):
+            check, n_bytes = zlib.crc32(content, check), n_bytes + len(content)
+    return check, n_bytes

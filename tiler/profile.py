@@ -1,7 +1,7 @@
 """Where the time goes: seconds per stage of a job, added up over its threads."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler.sinks.sink import Piece, Sink, Written
 from tiler.sources.source import Source
 from tiler.window import Window
 
@@ -85,11 +86,15 @@ class ProfiledSource:
 class ProfiledWrites:
     """The writing side of a sink, measured."""
 
-    def __init__(self, sink: Any, profile: Profile) -> None:
+    def __init__(self, sink: Sink, profile: Profile) -> None:
         self.sink, self.profile = sink, profile
-        self.levels = sink.levels
+        self.levels, self.reads_back = sink.levels, sink.reads_back
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put ``pixels`` at ``window`` of ``level``."""
         with self.profile.measure("write"):
-            self.sink.write(level, window, pixels)
+            return self.sink.write(level, window, pixels)
+
+    def check(self, written: Sequence[Written]) -> list[bool]:
+        """Say of each write of an earlier run whether it is still there."""
+        return self.sink.check(written)

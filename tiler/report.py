@@ -10,6 +10,7 @@ from tiler.checks.verification import Verification
 from tiler.jobs.job import Executor, Job, run_job
 from tiler.jobs.schedule import Progress
 from tiler.memory import format_bytes
+from tiler.phase import say_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,13 @@ class Report:
     n_tiles: int
     """Tiles of the image."""
     n_resumed: int
-    """Of these, tiles that an earlier run had finished."""
+    """Of these, tiles that an earlier run had finished, and that are whole."""
     size_bytes: int
     """Of the file."""
     seconds: float
     """From the call to the complete file, loading included."""
+    n_damaged: int = 0
+    """Tiles that it had finished, those of reduced levels too, and that were found damaged and made again."""
     n_replaced: int = 0
     """Values of the input that were NaN or Inf and were read as 0 by this run; a million stands for any more."""
     continued_px: tuple[int, int] = (0, 0)
@@ -53,6 +56,7 @@ def run_and_report(job: Job, progress: Progress | None, started: float, executor
         done.n_resumed,
         sum(each.stat().st_size for each in [path, *path.rglob("*")] if each.is_file()),
         job.profile.wall_seconds,
+        done.n_damaged,
     )
 
 
@@ -66,6 +70,9 @@ def describe_report(report: Report) -> str:
     tiles = "1 tile" if report.n_tiles == 1 else f"{report.n_tiles} tiles"
     if report.n_resumed:
         tiles += f", {report.n_resumed} of them finished before,"
+    damaged = ""
+    if report.n_damaged:
+        damaged = f"\nFound damaged in what was half done, and made again: {say_count(report.n_damaged, 'tile')}"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
     rows, columns = report.continued_px
@@ -78,5 +85,5 @@ def describe_report(report: Report) -> str:
     return (
         f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
         f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
-        f"peak memory {format_bytes(peak_bytes)}{replaced}{noted}"
+        f"peak memory {format_bytes(peak_bytes)}{damaged}{replaced}{noted}"
     )

@@ -14,7 +14,8 @@ the task above needs it. Only for a pyramid of JPEG it also fetches, every few s
 goes on could not get back from the file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,10 +27,10 @@ from tiler.errors import OptionError, RefusedError, TileError
 from tiler.fields import find_version
 from tiler.jobs.far_tasks import FarJob, FarTasks, close_tasks
 from tiler.jobs.room import check_memory
-from tiler.jobs.schedule import Graph, Progress, Tally, Tree, build_graph, count_leaves
+from tiler.jobs.schedule import Graph, Progress, Tally, Tree, build_graph, count_leaves, forget_results
 from tiler.jobs.tasks import Quarter
 from tiler.memory import format_bytes
-from tiler.pyramid import Task, find_children
+from tiler.pyramid import Task, find_children, find_parent
 from tiler.sources.fingerprint import fingerprint_source
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from tiler.jobs.job import Job
     from tiler.jobs.journal import Journal
-    from tiler.sinks.sink import Sink
+    from tiler.sinks.sink import Sink, Written
 
 CONNECT_SECONDS = 30
 LOOK_SECONDS = 60
@@ -114,6 +115,7 @@ class Cluster:
         job.profile.n_models = self.n_workers
         run = f"tiler-{uuid4().hex}"
         tasks = describe_tasks(job, journal, run)
+        journal.settle(partial(self._check_written, tasks), progress)
         last = len(sink.levels) - 1
         # The level is part of the name: the scheduler groups by it, and takes leaves only when there is nothing above.
         tree = Tree(job.plan, last + 1, journal)
@@ -124,11 +126,21 @@ class Cluster:
             for key, task in graph.items():
                 if task[0].__name__ == "recall":
                     graph[key] = journal.recall(task[1:])
-                elif task[0].__name__ == "node" and task[1] < last:
+                elif task[0].__name__ == "node" and task[1] < last and not tree.is_finished(find_parent(task[1:4])):
                     # Not those of level 0, four in five: at most three of them are decoded again a tile in flight.
                     fetched[task[1:4]] = key
         if graph:
-            self._follow(run, graph, bundle(graph, roots, run), fetched, journal, tally, job)
+            ends = forget_results(graph, roots, f"{run}-top")
+            self._follow(run, graph, bundle(graph, ends, run), fetched, journal, tally, job)
+
+    def _check_written(self, tasks: FarTasks, batches: "list[list[Written]]") -> Generator[list[bool], None, None]:
+        """Have workers say of batches of writes whether they are still there."""
+        futures = self._client.map(tasks.check, batches, pure=False)
+        try:
+            yield from map(self._wait_for, futures)
+        finally:
+            if self._client.status == "running":
+                self._client.cancel(futures)
 
     def _follow(
         self, run: str, graph: Graph, top: Any, fetched: dict[Task, Any], journal: "Journal", tally: Tally, job: "Job"
@@ -148,18 +160,18 @@ class Cluster:
         seen: set[Task] = set()
         try:
             while (message := _wait(told, tally)) is not end:
-                level, row, column, seconds = message
+                level, row, column, piece, seconds = message
                 task = level, row, column
                 job.profile.add(seconds)
                 if task in seen:  # done again, for its worker died before the one above had its quarter
                     continue
                 seen.add(task)
                 future = waiting.get(task)
-                journal.finish(task, None if future is None else partial(fetch, future))
+                journal.finish(task, piece and tuple(piece), None if future is None else partial(fetch, future))
                 tally.count(task)
                 for child in find_children(task):
                     waiting.pop(child, None)
-            self._check(end)
+            self._wait_for(end)
         except BaseException:
             with suppress(OSError):
                 journal.sync()
@@ -173,18 +185,21 @@ class Cluster:
                     else:
                         client.cancel([end, *waiting.values()], force=True)
 
-    def _check(self, end: "Future") -> None:
+    def _wait_for(self, future: "Future") -> Any:
+        """Return a result."""
         from distributed import KilledWorker
 
-        if end.status in ("cancelled", "lost"):
-            raise TileError(f"The cluster is lost: scheduler={self._client._start_arg}. Start it again.")
         try:
-            end.result()
+            if future.status != "lost":
+                return future.result()
+        except CancelledError:
+            pass
         except KilledWorker as error:
             raise TileError(
                 f"Workers died again and again over the same tile: {error.last_worker}, task={error.task}. They may "
                 "lack memory: use a smaller --tile-size, or start them with more --memory-limit."
             ) from error
+        raise TileError(f"The cluster is lost: scheduler={self._client._start_arg}. Start it again.")
 
 
 def describe_tasks(job: "Job", journal: "Journal", run: str) -> FarTasks:

@@ -17,13 +17,15 @@ from tiler.errors import TileError
 from tiler.fields import find_version
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal_file import JournalReader, find_journal, read_identity
-from tiler.jobs.statistics import prepare_model
+from tiler.jobs.kept import check_batch
+from tiler.jobs.statistics import PreparedModel
 from tiler.jobs.tasks import Quarter, SinkTasks
 from tiler.model import Model
 from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.pyramid import Task, halve, level_window
 from tiler.sinks.planned_file import PlannedFile
+from tiler.sinks.sink import Piece, Written
 from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 
@@ -76,6 +78,10 @@ class FarTasks:
         """Hand up the quarter of a tile that an earlier run has finished."""
         return self._open().recall(level, row, column)
 
+    def check(self, batch: list[Written]) -> list[bool]:
+        """Say of what an earlier run has written whether it is still there."""
+        return check_batch(self._open().sink, batch)
+
     def _open(self) -> SinkTasks:
         with _opening:
             if self._run not in _opened:
@@ -121,7 +127,9 @@ def open_tasks(job: FarJob) -> SinkTasks:
         sink = job.output.open_sink(reopen=True, description="")
         sink.share()
         with profile.measure("load"):
-            model = Turns(prepare_model(job.load_model(), job.plan, source), Event(), profile)
+            loaded = job.load_model()
+        # What else it needs is gathered for the first tile, when what an earlier run has left was checked.
+        model = Turns(PreparedModel(lambda: loaded, job.plan, source), Event(), profile)
     except Exception as error:
         raise refuse(f"{type(error).__name__}: {error}") from error
     # Once more: what is opened now stays the part of this job, even when another one begins in its place.
@@ -131,19 +139,13 @@ def open_tasks(job: FarJob) -> SinkTasks:
     if fingerprint_source(source) != job.fingerprint:
         raise refuse("the input is another one. Use a common file system.")
 
-    def finish(task: Task, quarter: Quarter | None) -> None:
+    def finish(task: Task, piece: Piece | None, quarter: Quarter | None) -> None:
         # Here and not by the client: what this machine has not written yet only this machine can sync.
         sink.sync()
-        worker.log_event(job.run, (*task, profile.take()))
+        worker.log_event(job.run, (*task, piece, profile.take()))
 
     def recall(task: Task) -> Quarter:
         return halve(sink.read(task[0], level_window(sink.levels, job.plan.tile_px, task)))
-
-    journal = JournalReader(journal_path)
-
-    def is_noted(task: Task) -> bool:
-        # A worker that dies takes quarters with it, and dask runs again all that lies under them.
-        return (sink.reads_back or len(sink.levels) == 1) and journal.has(task)
 
     profiled = ProfiledSource(source, profile)
     tasks = SinkTasks(
@@ -152,7 +154,8 @@ def open_tasks(job: FarJob) -> SinkTasks:
         ProfiledWrites(sink, profile),
         finish=finish,
         recall=recall,
-        is_noted=is_noted,
+        # A worker that dies takes quarters with it, and dask runs again all that lies under them.
+        is_noted=JournalReader(journal_path).has,
     )
     weakref.finalize(tasks, sink.close)
     return tasks

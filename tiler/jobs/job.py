@@ -11,6 +11,7 @@ from tiler.fields import Fields, find_version
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal import Journal
 from tiler.jobs.journal_file import FORMAT
+from tiler.jobs.kept import check_in_threads
 from tiler.jobs.room import check_disk, check_memory
 from tiler.jobs.schedule import Progress, run_plan
 from tiler.jobs.statistics import PassTally, prepare_model
@@ -76,7 +77,9 @@ class Done:
     n_levels: int
     """Levels of the pyramid; 1 without one."""
     n_resumed: int
-    """Tiles that an earlier run had finished."""
+    """Tiles that an earlier run had finished, and that are whole."""
+    n_damaged: int
+    """Tiles that it had finished, those of reduced levels too, and that were found damaged and made again."""
 
 
 class Executor(Protocol):
@@ -86,7 +89,7 @@ class Executor(Protocol):
         """Refuse a job that has too little memory."""
 
     def run(self, job: Job, journal: Journal, sink: Sink, progress: Progress | None) -> None:
-        """Do all tasks, and tell the journal of each."""
+        """Check what an earlier run has done, do all other tasks, and tell the journal of each."""
 
 
 class Threads:
@@ -97,7 +100,8 @@ class Threads:
         check_memory(job.plan.peak_bytes + job.output.commit_bytes)
 
     def run(self, job: Job, journal: Journal, sink: Sink, progress: Progress | None) -> None:
-        """Do all tasks, and tell the journal of each."""
+        """Check what an earlier run has done, do all other tasks, and tell the journal of each."""
+        journal.settle(check_in_threads(sink, job.plan.workers), progress)
         stopping = Event()
         with job.profile.measure("load"):
             loaded = job.load_model()
@@ -130,23 +134,19 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
     output = job.output
     journal = Journal(output.path, job.plan, job.fields, resume=job.resume, overwrite=output.overwrite)
     try:
-        n_resumed = journal.n_finished
-        if not journal.complete:
-            if not job.force:
-                check_disk(output.path.parent, _count_missing(job, journal))
-                executor.check(job)
-            sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
-            # Fewer than there were lines, where quarters are missing.
-            n_resumed = journal.n_finished
-            LOG.info(_describe_start(job, n_resumed))
-            executor.run(job, journal, sink, progress)
+        if not job.force:
+            check_disk(output.path.parent, _count_missing(job, journal))
+            executor.check(job)
+        sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
+        LOG.info(_describe_start(job, journal.n_finished))
+        executor.run(job, journal, sink, progress)
         journal.commit()
     except BaseException as error:
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = str(journal.part)
         journal.leave(error)
         raise
-    return Done(output.n_levels, n_resumed)
+    return Done(output.n_levels, journal.n_resumed, journal.n_damaged)
 
 
 def _describe_start(job: Job, n_resumed: int) -> str:

@@ -4,10 +4,12 @@ Beside ``NAME.part`` lies ``NAME.part.journal``, and for a JPEG pyramid ``NAME.p
 
 1. Opened, the journal is locked until the end. A job half done is refused, or gone on with.
 2. ``start`` opens the sink. The journal lies on the disk before ``NAME.part`` does, so a part without one is not ours.
-3. ``finish`` notes a task whose pixels are written, and ``sync`` the notes of the last seconds: first what the sink
+3. ``settle`` reads what an earlier run has left. What is not as it was written is taken back.
+4. ``finish`` notes a task whose pixels are written, and ``sync`` the notes of the last seconds: first what the sink
    wrote, then the journal, so that a line there never tells of pixels that a power cut took.
-4. ``commit`` gives the output its name, then removes journal and quarters. (A kill in between leaves a journal without
-   a part, which the next run removes.) Or, on a failure, ``leave`` keeps all for a later run, or removes it.
+5. ``commit`` gives the output its name, then removes journal and quarters. (A kill in between leaves a journal without
+   a part; a run that goes on takes the name back, and checks the file like any part.) Or, on a failure, ``leave`` keeps
+   all for a later run, or removes it.
 """
 
 import time
@@ -15,18 +17,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from tiler import files
-from tiler.errors import InputError, OutputExistsError, TileError
-from tiler.fields import Fields, find_difference
+from tiler.errors import TileError
+from tiler.fields import Fields
+from tiler.jobs.half_done import HalfDone
 from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, find_journal
+from tiler.jobs.kept import Check, find_damaged
 from tiler.jobs.quarters import Quarters
 from tiler.plan import Plan
 from tiler.pyramid import Task, find_children, find_parent, halve, level_window
-from tiler.sinks.sink import Sink, check_output, find_old, find_part
+from tiler.sinks.sink import Piece, Sink, find_part
+from tiler.sinks.skeleton import restore_skeleton
+
+if TYPE_CHECKING:
+    from tiler.jobs.schedule import Progress
 
 GetQuarter = Callable[[], NDArray[Any] | None]
 SYNC_SECONDS = 2.0
@@ -56,50 +64,24 @@ class Journal:
         self._sink: Sink | None = None
         self._pending: list[Entry] = []
         self._waiting: dict[Task, GetQuarter] = {}
-        self._lost = self._cleared = False
+        self._lost = self._cleared = self._encoded = False
+        self.n_resumed = self.n_damaged = 0
         self._lock, self._syncing = Lock(), Lock()
         self._synced_at = time.monotonic()
         self._file = JournalFile.open(find_journal(output), output)
+        self._finished: dict[Task, tuple[int, ...]] = {}
+        """Where the quarter of each finished task is kept; mostly nothing."""
+        self._pieces: dict[Task, Piece] = {}
+        """What tasks have left that an earlier run did; at last only of those of which nothing else is known."""
         try:
-            self._resolve(resume, overwrite)
+            found = HalfDone(self._file, output, plan)
+            self.resumed = found.resolve(fields, resume=resume, overwrite=overwrite)
         except BaseException as error:
             self.leave(error)
             raise
-        entries = self._file.entries if self.resumed or self.complete else []
-        # What follows the task in its line: where its quarter is kept, mostly nothing.
-        self._finished: dict[Task, tuple[int, ...]] = {
-            (each[0], each[1], each[2]): tuple(each[3:]) for each in entries if each != COMPLETE
-        }
-        self._file.entries = []  # there may be a million
-
-    def _resolve(self, resume: bool, overwrite: bool) -> None:
-        """Say whether there is something to go on with, or why not."""
-        file, part_exists = self._file, self.part.exists()
-        difference = find_difference(file.fields or {}, self._fields)
-        self.complete = (
-            resume and not difference and COMPLETE in file.entries and not part_exists and self.output.exists()
-        )
-        self.resumed = False
-        if self.complete:
-            return
-        check_output(self.output, overwrite=overwrite)
-        if part_exists and file.entries:
-            n_done = sum(entry[0] == 0 for entry in file.entries)
-            if resume and difference:
-                raise InputError(
-                    f"The half-done output is of another job: path={self.part}, first difference: {difference}. "
-                    "Go on with what it was begun with, or start over with --overwrite and without --resume."
-                )
-            if not resume and not overwrite:
-                raise OutputExistsError(
-                    f"The output is half done: path={self.part}, finished={n_done} of {self._plan.n_tiles} tiles. "
-                    "Use --resume to go on, or --overwrite to start over."
-                )
-            self.resumed = resume
-        elif part_exists and file.created and not overwrite:
-            raise OutputExistsError(
-                f"A file without a journal is in the way: path={self.part}. Move it, or use --overwrite to replace it."
-            )
+        self._completed = found.completed
+        if self.resumed:
+            self._finished, self._pieces = found.quarters, found.pieces
 
     @property
     def identity(self) -> str:
@@ -109,13 +91,17 @@ class Journal:
     @property
     def n_finished(self) -> int:
         """Tiles that are finished, and on the disk."""
-        return sum(level == 0 for level, _, _ in self._finished)
+        return self._plan.n_tiles if self._encoded else sum(level == 0 for level, _, _ in self._finished)
 
     def start(self, open_sink: Callable[[bool], Sink]) -> Sink:
         """Open the sink, anew or where the last run stopped: ``open_sink(reopen)``."""
         if self.resumed:
             self._file.cut_tail()
             self._file.amend(self._fields)
+            # What is encoded is no array any more.
+            self._encoded = len(self._completed) > 1 and files.find_checksum(self.part) == self._completed[1:]
+            if not self._encoded:
+                restore_skeleton(self.part, self._file.skeleton)
         else:
             # An empty journal is on the disk before the part changes.
             self._file.clear()
@@ -127,12 +113,40 @@ class Journal:
         if len(sink.levels) > 1 and not sink.reads_back:
             side = -(-self._plan.tile_px // 2)
             self._quarters = Quarters(self._quarters_path, (side, side, self._plan.output_shape[2]), sink.dtype)
-            self._find_quarters(self._quarters)
         if not self.resumed:
             sink.sync()
-            self._file.begin(self._fields)
+            self._file.begin(self._fields, sink.skeleton)
         files.sync_folder(self.output.parent)
         return sink
+
+    def settle(self, check: Check, progress: "Progress | None") -> None:
+        """Take back what an earlier run has finished and is not as it was written.
+
+        Args:
+            check: reads it.
+            progress: told how many tiles are whole, so far.
+        """
+        assert self._sink is not None
+        if self._encoded:
+            self.n_resumed = self._plan.n_tiles
+            return
+        if self.resumed:
+            damaged = find_damaged(self._sink, self._plan, self._pieces, check, progress)
+            self._file.append([*task] for task in damaged)
+            for task in damaged:
+                del self._finished[task], self._pieces[task]
+            self._sink.keep(
+                [
+                    (task[0], level_window(self._sink.levels, self._plan.tile_px, task), piece)
+                    for task, piece in self._pieces.items()
+                ]
+            )
+            self.n_damaged = len(damaged)
+        if self._quarters is not None:
+            self._find_quarters(self._quarters)
+        # Whole, but what the level above needs of them is not: of these alone it is still to be known.
+        self._pieces = {task: piece for task, piece in self._pieces.items() if task not in self._finished}
+        self.n_resumed = self.n_finished
 
     def _find_quarters(self, quarters: Quarters) -> None:
         """Take as unfinished, from the top down, what is needed for the level above and is not there."""
@@ -150,7 +164,11 @@ class Journal:
 
     def has_finished(self, task: Task) -> bool:
         """Say whether a task needs no more work: it is written, and what the level above needs of it is there."""
-        return task in self._finished
+        return self._encoded or task in self._finished
+
+    def is_written(self, task: Task) -> bool:
+        """Say whether what a task is to write is there, though it is not finished: its quarter is lost."""
+        return task in self._pieces
 
     def recall(self, task: Task) -> NDArray[Any]:
         """Return the quarter of a finished task whose parent is not.
@@ -164,8 +182,7 @@ class Journal:
         quarter = self._read_quarter(self._quarters, task)
         if quarter is None:
             raise TileError(
-                f"A file changed while it was in use: path={self._quarters_path}. "
-                "Start over with --overwrite and without --resume."
+                f"A file changed while it was in use: path={self._quarters_path}. A run that goes on makes it again."
             )
         return quarter
 
@@ -178,17 +195,18 @@ class Journal:
         shape = -(-height // 2), -(-width // 2), self._plan.output_shape[2]
         return quarters.get((place[0], place[1]), shape)
 
-    def finish(self, task: Task, get_quarter: GetQuarter | None) -> None:
+    def finish(self, task: Task, piece: Piece | None, get_quarter: GetQuarter | None) -> None:
         """Note that a task is finished: what it is to write is written. Called from many threads.
 
         Args:
             task: which.
+            piece: what it has left, None where an earlier run had written it.
             get_quarter: gives its quarter; None where there is none, or it cannot be had: a run that goes on then
                 does the task again, unless the one above is finished too.
         """
         with self._lock:
-            self._pending.append([*task])
-            if self._quarters is not None and get_quarter is not None:
+            self._pending.append([*task, piece or self._pieces[task]])
+            if self._quarters is not None and get_quarter is not None and not self.has_finished(find_parent(task)):
                 self._waiting[task] = get_quarter
             for child in find_children(task):
                 self._waiting.pop(child, None)
@@ -217,7 +235,7 @@ class Journal:
             if self._quarters is not None:
                 for entry, get_quarter in waiting:
                     quarter = get_quarter() if get_quarter is not None else None
-                    entry[3:] = self._quarters.put(quarter) if quarter is not None else ()
+                    entry[4:] = self._quarters.put(quarter) if quarter is not None else ()
                 self._quarters.sync()
         except OSError:
             # The system reports this once: what it lost then, a later sync would call written.
@@ -231,7 +249,7 @@ class Journal:
             raise
         for entry in entries:
             task = entry[0], entry[1], entry[2]
-            self._finished[task] = tuple(entry[3:])
+            self._finished[task] = tuple(entry[4:])
             if self._quarters is not None:
                 for child in find_children(task):
                     for slot in self._finished.get(child, ())[:1]:
@@ -240,13 +258,10 @@ class Journal:
 
     def commit(self) -> None:
         """Give the complete output its name; nothing else stays."""
-        if not self.complete:
-            assert self._sink is not None
-            self.sync()
-            self._file.append([COMPLETE])
-            self._sink.commit()
-        else:
-            files.remove(find_old(self.output))
+        assert self._sink is not None
+        self.sync()
+        self._file.append([[COMPLETE, *self._sink.complete()]])
+        self._sink.commit()
         self._remove()
 
     def leave(self, error: BaseException) -> None:
@@ -257,7 +272,7 @@ class Journal:
         if self._sink is not None:
             with suppress(OSError):
                 self.sync()
-            if self.n_finished:
+            if self._finished or self._pieces or self._encoded:
                 error.add_note(f"{self.n_finished} of {self._plan.n_tiles} tiles are finished and kept.")
                 self.suspend()
             else:

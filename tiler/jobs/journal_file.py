@@ -2,15 +2,17 @@
 
 ::
 
-    {"format": 1, "job": "5f0c…", "fields": {"latents": "…", "weights": "…", …}} 8c1d2e3f
-    [0, 0, 0] 1b2c3d4e                a tile: level, row, column
-    [0, 0, 1, 3, 2583691264] 5a6b7c8d the same, and where its quarter is kept (see quarters.py)
-    {"latents": "…", …} 9a8b7c6d      fields from here on: a run went on in a way that changes nothing before
-    ["complete"] 0badf00d             nothing is missing but the final name
+    {"format":2,"job":"5f0c…","fields":{"latents":"…",…},"skeleton":{"":"eJx…"}} 8c1d2e3f        twice
+    [0,0,0,[3735928559,5120,40213]] 1b2c3d4e          a tile: level, row, column; what its bytes were, and where
+    [0,0,1,[2882400001,45334,977],3,2583691264] 5a6b… the same, and where its quarter is kept (see quarters.py)
+    [0,0,0] 77aa12bc                                  taken back: it was found damaged
+    {"latents":"…",…} 9a8b7c6d                        fields from here on: a run went on, which changed nothing before
+    ["complete",1234,77553311,90210] 0badf00d         nothing is missing but the final name: which file gets it
 
-Each line ends in the CRC-32 of itself, continued from that of the header, which no two jobs share: a line of an
-earlier job never counts. What a kill or a power cut left of the last lines does not match its checksum: the first line
-that does not ends the journal.
+Each line ends in the CRC-32 of itself, continued from that of the header, which no two jobs share: a line of an earlier
+job never counts. From a line of fields on, it is continued from that one: who has not seen it believes nothing behind.
+Any other line that does not match its checksum, of which a kill or a power cut may have left a part only, is passed
+over; what the others say stays true. The header is there twice, for without it nothing is.
 """
 
 import fcntl
@@ -28,10 +30,13 @@ from tiler import files
 from tiler.errors import OutputExistsError
 from tiler.fields import Fields
 from tiler.pyramid import Task
+from tiler.sinks.skeleton import Skeleton, pack_skeleton, unpack_skeleton
 
-FORMAT = 1
+FORMAT = 2
+"""Journals of format 1 noted neither places nor checksums."""
 Entry = list[Any]
-COMPLETE: Entry = ["complete"]
+COMPLETE = "complete"
+"""How the last line of a job begins."""
 
 
 class JournalFile:
@@ -39,17 +44,27 @@ class JournalFile:
 
     Attributes:
         created: whether it was not there before.
-        fields: what job it tells of; None when it has no whole header, and so nothing is finished.
+        format: of the journal; None when it has no whole header, and so nothing is finished.
+        fields: what job it tells of; None without a header.
+        skeleton: what the part holds besides pixels; see ``tiler.sinks.skeleton``.
         entries: what it says is finished, in order.
+        n_lost: lines that are not believed.
         identity: what no two jobs share; it stays when one is gone on with.
     """
 
     def __init__(self, path: Path, file: io.FileIO, *, created: bool) -> None:
         self.path, self._file, self.created = path, file, created
         content = files.read_at(file, os.fstat(file.fileno()).st_size, 0)
-        header, self.entries, self._end, self._seed = parse(content)
-        self.fields: Fields | None = None if header is None else header["fields"]
-        self.identity: str = "" if header is None else header["job"]
+        lines, self.entries, self._end, self.n_lost = parse(content)
+        header, self._seed = lines.header or {}, lines.seed
+        self.format: int | None = header.get("format")
+        self.fields: Fields | None = header.get("fields")
+        self.identity: str = header.get("job", "")
+        self.skeleton: Skeleton = {}
+        if self.format == FORMAT:
+            self.skeleton = unpack_skeleton(header["skeleton"])
+        else:
+            self.entries = []  # they say something else
 
     @classmethod
     def open(cls, path: Path, output: Path) -> Self:
@@ -79,28 +94,32 @@ class JournalFile:
         files.sync_folder(self.path.parent)
         self.entries, self.fields, self._end = [], None, 0
 
-    def begin(self, fields: Fields) -> None:
+    def begin(self, fields: Fields, skeleton: Skeleton) -> None:
         """Write the header to the disk."""
         self.identity = uuid4().hex
-        header = json.dumps({"format": FORMAT, "job": self.identity, "fields": fields})
+        packed = pack_skeleton(skeleton)
+        header = {"format": FORMAT, "job": self.identity, "fields": fields, "skeleton": packed}
         line, self._seed = make_line(header, 0)
-        files.write_at(self._file, line, 0)
+        files.write_at(self._file, 2 * line, 0)
         files.sync(self._file)
-        self._end, self.fields = len(line), fields
+        self._end, self.fields = 2 * len(line), fields
 
     def amend(self, fields: Fields) -> None:
         """Write to the disk what the job is from here on, where that is another one."""
         if fields != self.fields:
-            self.append([fields])
-            self.fields = fields
+            line, seed = make_line(fields, self._seed)
+            self._append(line)
+            self.fields, self._seed = fields, seed
 
     def cut_tail(self) -> None:
         """Remove what follows the last good line."""
         files.truncate(self._file, self._end)
 
-    def append(self, entries: Iterable[Entry | Fields]) -> None:
+    def append(self, entries: Iterable[Entry]) -> None:
         """Write lines to the disk."""
-        lines = b"".join(make_line(json.dumps(entry), self._seed)[0] for entry in entries)
+        self._append(b"".join(make_line(entry, self._seed)[0] for entry in entries))
+
+    def _append(self, lines: bytes) -> None:
         files.write_at(self._file, lines, self._end)
         files.sync(self._file)
         self._end += len(lines)
@@ -119,10 +138,41 @@ def read_identity(path: Path) -> str | None:
     """Return what tells the job of a journal from all others; None where there is none."""
     try:
         with path.open("rb") as file:
-            header, *_ = parse(file.readline())
+            header = parse(file.readline() + file.readline())[0].header
     except FileNotFoundError:
         return None
     return None if header is None else str(header["job"])
+
+
+class LineReader:
+    """Reads a journal line by line.
+
+    Attributes:
+        header: as it was written, but with the last fields; None before there is one.
+        seed: what the checksum of the next line is continued from.
+    """
+
+    def __init__(self) -> None:
+        self.header: dict[str, Any] | None = None
+        self.seed = 0
+        self._first = b""
+
+    def read(self, line: bytes) -> tuple[bool, Entry | None]:
+        """Say whether a line, without its end, is to be believed, and return the entry that it is, if it is one."""
+        text, _, check = line.rpartition(b" ")
+        if self._first and line == self._first:
+            return True, None  # the header once more
+        if check != b"%08x" % (seed := zlib.crc32(text, self.seed)):
+            return False, None
+        said = json.loads(text)
+        if isinstance(said, list):
+            return True, said
+        if self.header is None:
+            self.header, self._first = said, line
+        else:
+            self.header["fields"] = said
+        self.seed = seed
+        return True, None
 
 
 class JournalReader:
@@ -133,7 +183,7 @@ class JournalReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._end, self._seed = path, 0, 0
+        self._path, self._end, self._lines = path, 0, LineReader()
         self._noted: set[Task] = set()
         self._lock = Lock()
 
@@ -152,48 +202,47 @@ class JournalReader:
         except FileNotFoundError:
             return
         for line in lines:
-            if (text := check_line(line, self._seed)) is None:
-                return
-            if self._end == 0:
-                self._seed = zlib.crc32(text)
-            elif text.startswith(b"[") and (entry := json.loads(text)) != COMPLETE:
-                self._noted.add((entry[0], entry[1], entry[2]))
+            _, entry = self._lines.read(line)
+            if entry is not None and entry[0] != COMPLETE:
+                task = entry[0], entry[1], entry[2]
+                if is_taken_back(entry):
+                    self._noted.discard(task)
+                else:
+                    self._noted.add(task)
             self._end += len(line) + 1
 
 
-def make_line(text: str, seed: int) -> tuple[bytes, int]:
+def is_taken_back(entry: Entry) -> bool:
+    """Tell whether an entry says that a task is not finished any more."""
+    return len(entry) == 3
+
+
+def make_line(said: Entry | dict[str, Any], seed: int) -> tuple[bytes, int]:
     """Return a line with its checksum, and the checksum."""
-    content = text.encode()
+    content = json.dumps(said, separators=(",", ":")).encode()
     check = zlib.crc32(content, seed)
     return b"%s %08x\n" % (content, check), check
 
 
-def check_line(line: bytes, seed: int) -> bytes | None:
-    """Return what a line says, None where it does not match its checksum."""
-    text, _, check = line.rpartition(b" ")
-    return text if check == b"%08x" % zlib.crc32(text, seed) else None
-
-
-def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Entry], int, int]:
-    """Return header, entries, where the last good line ends, and the checksum of the header."""
-    header, entries, end, seed = None, [], 0, 0
+def parse(content: bytes) -> tuple[LineReader, list[Entry], int, int]:
+    """Return header and seed, entries, where the last good line ends, and how many lines are not believed."""
+    lines, entries, position, end, n_lost = LineReader(), [], 0, 0, 0
     for line in content.split(b"\n")[:-1]:
-        if (text := check_line(line, seed)) is None:
-            break
-        if header is None:
-            header, seed = json.loads(text), zlib.crc32(text)
-        elif text.startswith(b"{"):
-            header["fields"] = json.loads(text)
-        else:
-            entries.append(json.loads(text))
-        end += len(line) + 1
-    return header, entries, end, seed
+        position += len(line) + 1
+        believed, entry = lines.read(line)
+        if not believed:
+            n_lost += 1
+            continue
+        end = position
+        if entry is not None:
+            entries.append(entry)
+    return lines, entries, end, n_lost
 
 
 def find_begun(output: Path) -> Fields:
     """Return what job an output is half done of, as far as that can be told without its lock; empty if none."""
     try:
-        header, _, _, _ = parse(find_journal(output).read_bytes())
+        header = parse(find_journal(output).read_bytes())[0].header
     except OSError:
         return {}
     return {} if header is None else header["fields"]

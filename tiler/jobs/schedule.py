@@ -15,7 +15,8 @@ A task takes some 4 kB of dask's state, so in this process it gets no more than 
 levels up to ``PART_LEVELS``; the few tasks above are run here one by one. A cluster's scheduler gets all of it.
 
 What a journal says is finished is not in the graph, but where an unfinished node needs its quarter: then a leaf of
-another kind recalls it. What the tasks do is in ``tasks.py``; here they are run by threads, in ``cluster.py`` by
+another kind recalls it. A tile that was found damaged may lie below finished nodes: it is a top of its own, and nobody
+asks for its quarter. What the tasks do is in ``tasks.py``; here they are run by threads, in ``cluster.py`` by
 the workers of a cluster.
 """
 
@@ -31,7 +32,8 @@ from numpy.typing import NDArray
 from tiler.jobs.tasks import Quarter, SinkTasks, Tasks, Writable
 from tiler.phase import Phase
 from tiler.plan import Plan, Tile
-from tiler.pyramid import Task, find_children
+from tiler.pyramid import Task, find_children, find_parent
+from tiler.sinks.sink import Piece
 
 if TYPE_CHECKING:
     from tiler.jobs.journal import Journal
@@ -67,9 +69,9 @@ def run_plan(
     """
     from dask.threaded import get
 
-    def finish(task: Task, quarter: Quarter | None) -> None:
+    def finish(task: Task, piece: Piece | None, quarter: Quarter | None) -> None:
         if journal is not None:
-            journal.finish(task, None if quarter is None else lambda: quarter)
+            journal.finish(task, piece, None if quarter is None else lambda: quarter)
         tally.count(task)
 
     def recall(task: Task) -> Quarter:
@@ -77,29 +79,28 @@ def run_plan(
         return journal.recall(task)
 
     stopping = stopping or Event()
-    tasks = SinkTasks(plan, run_tile, sink, finish=finish, recall=recall)
+    is_written = journal.is_written if journal is not None else lambda task: False
+    tasks = SinkTasks(plan, run_tile, sink, finish=finish, recall=recall, is_noted=is_written)
     tree = Tree(plan, len(sink.levels), journal)
     tally = Tally(plan, progress, plan.n_tiles - (journal.n_finished if journal is not None else 0))
     # A pool of our own: when a tile fails, those in flight end before the sink is taken away from them.
     pool = ThreadPoolExecutor(workers, thread_name_prefix="tile")
 
-    def run(tops: list[Task]) -> Any:
-        return get(*build_graph(tree, tasks, tops), pool=pool)
-
     def run_tree(top: Task) -> Quarter | None:
         if top[0] <= PART_LEVELS or tree.is_finished(top):
-            return run([top])[0]
+            graph, [key] = build_graph(tree, tasks, [top])
+            return get(graph, key, pool=pool)
         quarters = [[run_tree(child) for child in strip] for strip in tree.strips_below(top)]
         return pool.submit(tasks.node, *top, quarters).result()  # type: ignore[arg-type]
 
-    tops = tree.missing_tops()
     try:
-        if len(sink.levels) == 1:
-            for start in range(0, len(tops), 4**PART_LEVELS):
-                run(tops[start : start + 4**PART_LEVELS])
-        else:
-            for top in tops:
-                run_tree(top)
+        for tops in group_tops(tree.missing_tops()):
+            if len(tops) == 1:
+                run_tree(*tops)
+            else:
+                graph, keys = build_graph(tree, tasks, tops)
+                # Without a pyramid there are none.
+                get(graph, forget_results(graph, keys, "end") if len(sink.levels) > 1 else keys, pool=pool)
     finally:
         stopping.set()
         while True:
@@ -121,6 +122,7 @@ class Tree:
 
     def __init__(self, plan: Plan, n_levels: int, journal: "Journal | None" = None) -> None:
         self._journal = journal
+        self._resumes = journal is not None and journal.resumed
         self._sizes = [(len(plan.rows), len(plan.columns))]
         for _ in range(n_levels - 1):
             self._sizes.append((math.ceil(self._sizes[-1][0] / 2), math.ceil(self._sizes[-1][1] / 2)))
@@ -130,11 +132,18 @@ class Tree:
         return self._journal is not None and self._journal.has_finished(task)
 
     def missing_tops(self) -> list[Task]:
-        """Return the topmost tasks that are not finished."""
+        """Return the tasks that are not finished, nor below another that is not."""
         last = len(self._sizes) - 1
-        n_rows, n_columns = self._sizes[last]
-        tops = ((last, row, column) for row, column in product(range(n_rows), range(n_columns)))
-        return [task for task in tops if not self.is_finished(task)]
+        tops: list[Task] = []
+        for level in range(last, -1 if self._resumes else last - 1, -1):
+            n_rows, n_columns = self._sizes[level]
+            tasks = ((level, row, column) for row, column in product(range(n_rows), range(n_columns)))
+            tops += (
+                task
+                for task in tasks
+                if not self.is_finished(task) and (level == last or self.is_finished(find_parent(task)))
+            )
+        return tops
 
     def strips_below(self, task: Task) -> list[list[Task]]:
         """Return the tasks that a node is made of: one or two rows of one or two."""
@@ -170,6 +179,30 @@ def build_graph(
         return key
 
     return graph, [add(task) for task in tops]
+
+
+def group_tops(tops: list[Task]) -> list[list[Task]]:
+    """Return tasks in groups that have at most as many leaves as a part of the tree; one that has more is alone."""
+    groups: list[list[Task]] = []
+    n_leaves = most = 4**PART_LEVELS
+    for task in tops:
+        if n_leaves + 4 ** task[0] > most:
+            groups.append([])
+            n_leaves = 0
+        groups[-1].append(task)
+        n_leaves += 4 ** task[0]
+    return groups
+
+
+def forget_results(graph: Graph, keys: list[Any], name: str) -> list[Any]:
+    """Add to a graph that nobody needs some results any longer than until they are there; return the keys of that."""
+    ends = [(name, number) for number in range(len(keys))]
+    graph.update({end: (forget, key) for end, key in zip(ends, keys, strict=True)})
+    return ends
+
+
+def forget(result: Quarter | None) -> None:
+    """Return nothing."""
 
 
 def count_leaves(graph: Graph) -> int:

@@ -1,6 +1,6 @@
 """What the tasks of the graph do: make a tile, write it, note it, and hand up its quarter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tiler.plan import Plan, Tile
 from tiler.pyramid import Task, halve, level_window
+from tiler.sinks.sink import Piece, Written
 from tiler.window import Window
 
 Quarter = NDArray[np.uint8]
@@ -18,9 +19,13 @@ class Writable(Protocol):
     """What the tasks need of a sink."""
 
     levels: list[tuple[int, int]]
+    reads_back: bool
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put ``pixels`` at ``window`` of ``level``."""
+
+    def check(self, written: Sequence[Written]) -> list[bool]:
+        """Say of each write of an earlier run whether it is still there."""
 
 
 class Tasks(Protocol):
@@ -43,9 +48,10 @@ class SinkTasks:
         plan: what to do.
         run_tile: gives the pixels of a tile.
         sink: takes them; its levels are the pyramid.
-        finish: told of each task that is written, with its quarter; None at the top.
+        finish: told of each task that is written, with what that left, None where it had been written before; and
+            with its quarter, None at the top.
         recall: gives the quarter of a task that an earlier run has finished.
-        is_noted: tells whether a task that is run once more need not be: its quarter is lost, what it wrote is not.
+        is_noted: tells whether a task that is run once more need not write: its quarter is lost, what it wrote is not.
     """
 
     def __init__(
@@ -54,18 +60,19 @@ class SinkTasks:
         run_tile: Callable[[Tile], NDArray[Any]],
         sink: Writable,
         *,
-        finish: Callable[[Task, Quarter | None], None],
+        finish: Callable[[Task, Piece | None, Quarter | None], None],
         recall: Callable[[Task], Quarter],
         is_noted: Callable[[Task], bool] = lambda task: False,
     ) -> None:
-        self._plan, self._run_tile, self._sink, self._finish, self._recall = plan, run_tile, sink, finish, recall
-        self._is_noted = is_noted
+        self._plan, self._run_tile, self._finish, self._recall = plan, run_tile, finish, recall
+        self.sink = sink
+        self._is_noted, self._reads_back = is_noted, sink.reads_back or len(sink.levels) == 1
 
     def leaf(self, row: int, column: int) -> Quarter | None:
         """Decode a tile of level 0."""
         task = 0, row, column
-        if self._is_noted(task):
-            return self._recall(task) if len(self._sink.levels) > 1 else None
+        if self._reads_back and self._is_noted(task):
+            return self._recall(task) if len(self.sink.levels) > 1 else None
         return self._write(task, self._run_tile(self._plan.tile(row, column)))
 
     def node(self, level: int, row: int, column: int, quarters: list[list[Quarter]]) -> Quarter | None:
@@ -78,11 +85,10 @@ class SinkTasks:
         return self._recall((level, row, column))
 
     def _write(self, task: Task, pixels: NDArray[Any]) -> Quarter | None:
-        levels = self._sink.levels
-        noted = task[0] > 0 and self._is_noted(task)
-        if not noted:
-            self._sink.write(task[0], level_window(levels, self._plan.tile_px, task), pixels)
+        levels = self.sink.levels
+        piece = None
+        if not self._is_noted(task):
+            piece = self.sink.write(task[0], level_window(levels, self._plan.tile_px, task), pixels)
         quarter = halve(pixels) if task[0] < len(levels) - 1 else None
-        if not noted:
-            self._finish(task, quarter)
+        self._finish(task, piece, quarter)
         return quarter

@@ -5,8 +5,11 @@
     NAME.part            a .npy file, written in any order
     NAME.part.encoded    at the end: made of it, synced, and renamed to NAME.part
     NAME                 renamed once more: never half-written, and a kill at any time loses nothing
+
+The checksum of what is encoded is known before it takes the place of the array.
 """
 
+import zlib
 from abc import abstractmethod
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from tiler import files
 from tiler.errors import InputError
 from tiler.sinks.npy_sink import NpySink
+from tiler.sinks.sink import Piece
 from tiler.sinks.strided_sink import count_bytes
 from tiler.window import Window
 
@@ -27,10 +31,13 @@ class EncodedSink(NpySink):
     signature: bytes
     """How an encoded file begins; no ``.npy`` does."""
 
-    _encoded = False
+    _encoded = _made = False
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put ``pixels`` (height, width, channels) at ``window``; there is only level 0.
+
+        Returns:
+            The CRC-32 of the values.
 
         Raises:
             InputError: another level, a window that leaves the image, or pixels of another shape or type.
@@ -40,16 +47,33 @@ class EncodedSink(NpySink):
                 f"The half-done output is complete: path={self.part_path}. "
                 "Start over with --overwrite and without --resume."
             )
-        super().write(level, window, pixels)
+        return super().write(level, window, pixels)
+
+    def complete(self) -> tuple[int, ...]:
+        """Encode the image; see ``Sink``."""
+        if self._encoded:
+            return super().complete()
+        path = find_encoded(self.path)
+        try:
+            with closing(files.open_file(path, new=True)) as file:
+                output = Appended(file)
+                self._encode(output)
+                files.sync(file)
+        except BaseException:
+            files.remove(path)
+            raise
+        self._made = True
+        return files.find_number(path), output.check, output.n_bytes
 
     def commit(self) -> None:
-        """Encode the image, sync it to disk and give it its final name.
+        """Sync the encoded image to disk and give it its final name.
 
         Raises:
             OutputExistsError: a file of this name has appeared meanwhile; ``NAME.part`` stays.
         """
         if not self._encoded:
-            self._make_encoded()
+            if not self._made:
+                self.complete()
             files.replace(find_encoded(self.path), self.part_path)
             self._encoded = True
             # A power cut must not leave the second rename without the first.
@@ -65,16 +89,6 @@ class EncodedSink(NpySink):
     def _encode(self, output: "Appended") -> None:
         """Write the file, made of the array."""
 
-    def _make_encoded(self) -> None:
-        path = find_encoded(self.path)
-        try:
-            with closing(files.open_file(path, new=True)) as file:
-                self._encode(Appended(file))
-                files.sync(file)
-        except BaseException:
-            files.remove(path)
-            raise
-
     def _check_part(self, header: bytes) -> None:
         # A kill between the two renames.
         self._encoded = files.read_at(self._file, len(self.signature), 0) == self.signature
@@ -83,15 +97,21 @@ class EncodedSink(NpySink):
 
 
 class Appended:
-    """A file that is written from start to end, through ``tiler.files``."""
+    """A file that is written from start to end, through ``tiler.files``.
+
+    Attributes:
+        check: the CRC-32 of what was written.
+        n_bytes: how long that is.
+    """
 
     def __init__(self, file: Any) -> None:
-        self._file, self._end = file, 0
+        self._file, self.check, self.n_bytes = file, 0, 0
 
     def write(self, content: bytes) -> int:
         """Write what comes next."""
-        files.write_at(self._file, content, self._end)
-        self._end += len(content)
+        files.write_at(self._file, content, self.n_bytes)
+        self.check = zlib.crc32(content, self.check)
+        self.n_bytes += len(content)
         return len(content)
 
     def flush(self) -> None:

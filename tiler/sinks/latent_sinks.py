@@ -12,6 +12,7 @@ from tiler import files
 from tiler.errors import OptionError
 from tiler.sinks.encoded_sink import Appended, EncodedSink
 from tiler.sinks.png_writer import SIGNATURE
+from tiler.sinks.sink import Piece
 from tiler.sinks.strided_sink import StridedSink
 from tiler.window import Window
 
@@ -93,16 +94,19 @@ class LatentPngSink(EncodedSink):
         self._notes = notes or {}
         super().__init__(path, shape, np.uint8, overwrite=overwrite, reopen=reopen)
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put latents (height, width, 4) at ``window``, as bytes: [-3, 3] is [0, 255], what is beyond is clipped.
 
         Source: the convention of TAESD, ``round(clip(z / 6 + 0.5, 0, 1) * 255)``.
+
+        Returns:
+            The CRC-32 of these.
 
         Raises:
             InputError: another level, a window that leaves the picture, or latents of another shape.
         """
         scaled = np.clip(pixels / np.float32(6) + np.float32(0.5), 0, 1) * np.float32(255)
-        super().write(level, window, np.round(scaled).astype(np.uint8))
+        return super().write(level, window, np.round(scaled).astype(np.uint8))
 
     def _encode(self, output: Appended) -> None:
         from PIL import Image

@@ -10,7 +10,6 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tiler import files
 from tiler.errors import OptionError
 from tiler.phase import Phase
 from tiler.sinks.encoded_sink import Appended, EncodedSink
@@ -19,12 +18,11 @@ from tiler.sinks.resolution import Resolution
 from tiler.sinks.sink import check_rgb
 from tiler.sinks.srgb_profile import srgb_profile
 from tiler.sinks.tile_codec import check_dtype
+from tiler.window import Span
 
 PictureFormat = Literal["png", "jpeg", "webp"]
 MOST_JPEG_DPI = 2**16 - 1
 """Source: JFIF 1.02, Xdensity."""
-STRIP_BYTES = 2**22
-"""What is read of the array at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class PictureSink(EncodedSink):
 
     def _encode(self, output: Appended) -> None:
         if self.format == "png":
-            strips, profile = self._read_strips(), srgb_profile()
+            strips, profile = self._read_pixels(), srgb_profile()
             write_png(
                 output.write,
                 self.shape,
@@ -112,7 +110,7 @@ class PictureSink(EncodedSink):
         # A bomb is what others make; and this one is in memory by intention.
         image = Image.new("RGB", (width, height))
         row = 0
-        for strip in self._read_strips():
+        for strip in self._read_pixels():
             image.paste(Image.fromarray(strip), (0, row))
             row += len(strip)
         options: dict[str, Any] = {"icc_profile": srgb_profile(), "quality": self.quality}
@@ -132,16 +130,13 @@ class PictureSink(EncodedSink):
             options["exif"] = exif
         image.save(output, LIMITS[self.format].name, **options)  # type: ignore[arg-type]
 
-    def _read_strips(self) -> Iterator[NDArray[Any]]:
-        height, width, channels = self.shape
-        row_bytes = width * channels * self.dtype.itemsize
-        n_rows = max(1, STRIP_BYTES // row_bytes)
-        phase = Phase(f"Completing {self.path}", -(-height // n_rows), "strips")
-        for row in range(0, height, n_rows):
-            n_bytes = min(n_rows, height - row) * row_bytes
-            content = files.read_at(self._file, n_bytes, self._start + row * row_bytes)
-            yield np.frombuffer(content, self.dtype).reshape(-1, width, channels)
-            phase.count(n_bytes // (channels * self.dtype.itemsize))
+    def _read_pixels(self) -> Iterator[NDArray[Any]]:
+        """Yield strips of rows, from top to bottom."""
+        height, width, _ = self.shape
+        phase = Phase(f"Completing {self.path}", -(-height // self._count_rows(width)), "strips")
+        for strip in self._read_strips(Span(0, height), Span(0, width)):
+            yield strip.view(self.dtype)
+            phase.count(strip.shape[0] * width)
 
 
 def check_picture(

@@ -6,7 +6,9 @@ The life of a sink:
    is reopened: ``NAME.part`` is there from an earlier run and is written on.
 2. ``write`` puts windows where they belong, in any order, from many threads; no two windows share a file tile. From
    many processes too, each with a reopened sink of its own, once it has been told so by ``share``.
-   ``sync`` waits until all that was written so far is on the disk; a journal notes windows only then.
+   ``sync`` waits until all that was written so far is on the disk; a journal notes windows only then, with what
+   ``write`` has returned of each.
+   Reopened, a sink is told once by ``keep`` what of that is still as it was, which ``check`` tells.
 3. ``commit`` syncs and renames ``NAME.part`` to ``NAME``: the final name never exists half-written.
    Or ``close`` leaves ``NAME.part`` for a later run, or ``discard`` removes it.
 """
@@ -14,7 +16,7 @@ The life of a sink:
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,16 @@ from numpy.typing import NDArray
 
 from tiler import files
 from tiler.errors import InputError, OptionError, OutputExistsError
+from tiler.sinks.skeleton import Skeleton
 from tiler.window import Window
 
 BESIDE = (".part", ".part.journal", ".part.quarters", ".part.encoded", ".part.old")
 """What follows the name of an output in the names of the files beside it, until it is complete."""
+
+Piece = tuple[int, ...]
+"""What a write leaves on the disk: the CRC-32 of its bytes, then where they are, if the window does not say that."""
+Written = tuple[int, Window, Piece]
+"""Level and window of a write, and what it has left."""
 
 
 class Sink(ABC):
@@ -47,6 +55,9 @@ class Sink(ABC):
     dtype: np.dtype[Any]
     """Of the pixels of every level."""
 
+    skeleton: Skeleton
+    """What a new part holds besides pixels."""
+
     reads_back = False
     """Whether ``read`` gives exactly what was written: not where compression loses something."""
 
@@ -60,8 +71,20 @@ class Sink(ABC):
         check_output(self.path, overwrite=overwrite)
 
     @abstractmethod
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put ``pixels`` (height, width, channels) at ``window`` of pyramid level ``level`` (0 = full size)."""
+
+    @abstractmethod
+    def check(self, written: Sequence[Written]) -> list[bool]:
+        """Read what was written in an earlier run, and say of each whether it is still there, byte by byte."""
+
+    def place(self, written: Written) -> tuple[int, ...]:
+        """Return where a write lies: sorted by this, ``check`` reads from start to end."""
+        level, window, _ = written
+        return level, window.rows.start, window.columns.start
+
+    def keep(self, written: Sequence[Written]) -> None:  # noqa: B027
+        """Hold on to these writes of an earlier run, and to no others."""
 
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, which may have been in an earlier run; see ``reads_back``."""
@@ -78,6 +101,15 @@ class Sink(ABC):
     def close(self) -> None:
         """Release the file; ``NAME.part`` stays."""
         self._file.close()
+
+    def complete(self) -> tuple[int, ...]:
+        """Make what can be made only when all windows are there.
+
+        Returns:
+            The number by which the file system knows what ``commit`` will give the final name. If that is not the part
+            as it is, its CRC-32 and size in bytes as well.
+        """
+        return (files.find_number(self.part_path),)
 
     def commit(self) -> None:
         """Sync to disk and give the file its final name.
@@ -238,7 +270,13 @@ def check_whole(sink: Sink, level: int, window: Window, pixels: NDArray[Any], un
 
 def cut(window: Window, pixels: NDArray[Any], size_px: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
     """Yield row and column of each square of ``window`` in its level, and its part of ``pixels``, a view."""
-    for row in range(0, len(window.rows), size_px):
-        for column in range(0, len(window.columns), size_px):
-            part = pixels[row : row + size_px, column : column + size_px]
-            yield window.rows.start + row, window.columns.start + column, part
+    for row, column in find_squares(window, size_px):
+        top, left = row - window.rows.start, column - window.columns.start
+        yield row, column, pixels[top : top + size_px, left : left + size_px]
+
+
+def find_squares(window: Window, size_px: int) -> Iterator[tuple[int, int]]:
+    """Yield row and column of each square of ``window`` in its level, in the order in which they are written."""
+    for row in range(window.rows.start, window.rows.stop, size_px):
+        for column in range(window.columns.start, window.columns.stop, size_px):
+            yield row, column

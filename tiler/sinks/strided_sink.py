@@ -1,10 +1,13 @@
 """An array file as a sink: a header, then the values as they are, to be written in any order."""
 
+import errno
 import math
 import os
+import zlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from threading import Lock
 from typing import Any
 
@@ -13,8 +16,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError, OptionError
-from tiler.sinks.sink import Sink, check_window
-from tiler.window import Window
+from tiler.sinks.sink import Piece, Sink, Written, check_window
+from tiler.window import Span, Window
+
+STRIP_BYTES = 2**22
+"""What is read of the array at a time."""
 
 
 class StridedSink(Sink):
@@ -59,6 +65,7 @@ class StridedSink(Sink):
 
         self._lock = Lock()
         header = self._header()
+        self.skeleton = {"": header}
         self._start = len(header)
         self._file = files.open_file(self.part_path, new=not reopen)
         if reopen:
@@ -77,8 +84,11 @@ class StridedSink(Sink):
         height, width, channels = self.shape
         return (1, channels, height, width) if self.channels_first else self.shape
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put ``pixels`` (height, width, channels) at ``window``; there is only level 0.
+
+        Returns:
+            The CRC-32 of the values, in the order in which they lie in the file.
 
         Raises:
             InputError: another level, a window that leaves the array, or pixels of another shape or type.
@@ -88,16 +98,61 @@ class StridedSink(Sink):
         check_window(window, self.shape, self.dtype, pixels)
         # Either way (planes, rows, columns, values a pixel), the last two adjacent in the file.
         planes = np.moveaxis(pixels, 2, 0)[..., None] if self.channels_first else pixels[None]
-        pixel_bytes = planes.shape[3] * self.dtype.itemsize
-        height, width, _ = self.shape
+        width, check = self.shape[1], 0
         for number, plane in enumerate(planes):
             rows = np.ascontiguousarray(plane).view(np.uint8)
+            check = zlib.crc32(rows.data, check)
             if len(window.columns) == width:
                 rows = rows[None]  # whole rows lie one behind the other: a single run
             with self._turn():
                 for row, run in enumerate(rows, window.rows.start):
-                    position = (number * height + row) * width + window.columns.start
-                    files.write_at(self._file, run.data, self._start + position * pixel_bytes)
+                    files.write_at(self._file, run.data, self._find(number, row, window.columns.start))
+        return (check,)
+
+    def check(self, written: Sequence[Written]) -> list[bool]:
+        """Read what was written in an earlier run, and say of each whether it is still there, byte by byte."""
+        agree: list[bool] = []
+        for rows, group in groupby(written, lambda each: each[1].rows):
+            windows = [(window.columns, piece) for _, window, piece in group]
+            # What lies side by side is read together, strip by strip: a row of a tile is short.
+            start, stop = min(each.start for each, _ in windows), max(each.stop for each, _ in windows)
+            checks = [0] * len(windows)
+            for strip in self._read_strips(rows, Span(start, stop)):
+                for number, (columns, _) in enumerate(windows):
+                    part = np.ascontiguousarray(strip[:, columns.start - start : columns.stop - start])
+                    checks[number] = zlib.crc32(part.data, checks[number])
+            agree += [check == piece[0] for check, (_, piece) in zip(checks, windows, strict=True)]
+        return agree
+
+    def _read_strips(self, rows: Span, columns: Span) -> Iterator[NDArray[np.uint8]]:
+        """Yield (rows, columns, bytes) of a window, plane by plane and from top to bottom."""
+        _, width, channels = self.shape
+        n_planes = channels if self.channels_first else 1
+        pixel_bytes = self._find(0, 0, 1) - self._start
+        row_bytes = len(columns) * pixel_bytes
+        n_rows = self._count_rows(len(columns))
+        for number in range(n_planes):
+            for top in range(rows.start, rows.stop, n_rows):
+                strip = range(top, min(top + n_rows, rows.stop))
+                # Whole rows lie one behind the other.
+                runs = [(top, len(strip))] if len(columns) == width else [(row, 1) for row in strip]
+                content = b"".join(
+                    files.read_at(self._file, n * row_bytes, self._find(number, row, columns.start)) for row, n in runs
+                )
+                n_bytes = len(strip) * row_bytes
+                if len(content) != n_bytes:
+                    raise OSError(errno.EIO, "The file was cut off while it was read", str(self.part_path))
+                yield np.frombuffer(content, np.uint8).reshape(len(strip), len(columns), pixel_bytes)
+
+    def _count_rows(self, n_columns: int) -> int:
+        """Return how many rows of so many columns are read at a time."""
+        return max(1, STRIP_BYTES // (n_columns * (self._find(0, 0, 1) - self._start)))
+
+    def _find(self, plane: int, row: int, column: int) -> int:
+        """Return where a pixel lies, or its value in a plane."""
+        height, width, channels = self.shape
+        pixel_bytes = self.dtype.itemsize * (1 if self.channels_first else channels)
+        return self._start + ((plane * height + row) * width + column) * pixel_bytes
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -114,14 +169,20 @@ class StridedSink(Sink):
         """Return what comes before the values."""
 
     def _check_part(self, header: bytes) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        there = files.read_at(self._file, len(header), 0)
-        if size != self._start + count_bytes(self.shape, self.dtype) or there != header:
+        if files.read_at(self._file, len(header), 0) != header:
             self.close()
             raise InputError(
-                f"The half-done output has changed: path={self.part_path}, size={size} bytes. "
+                f"The half-done output has changed: path={self.part_path}. "
                 "Start over with --overwrite and without --resume."
             )
+        n_bytes = self._start + count_bytes(self.shape, self.dtype)
+        if os.fstat(self._file.fileno()).st_size != n_bytes:
+            try:
+                files.truncate(self._file, n_bytes)
+                files.allocate(self._file, n_bytes)
+            except BaseException:
+                self.close()
+                raise
 
 
 def count_bytes(shape: tuple[int, int, int], dtype: DTypeLike) -> int:

@@ -11,14 +11,16 @@ are appended as they come, and the two tables of their page patched, number by n
 
 A byte count is patched last: a tile is there when its count is not 0. So the file can be opened at any time,
 and what has not been written reads as 0.
+
+The tables are for those who read the file. A run that goes on makes them again, of what the journal says and is so.
 """
 
 import io
 import itertools
 import os
-import struct
 import threading
-from dataclasses import dataclass
+import zlib
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -30,8 +32,9 @@ from tiler.pyramid import level_shapes
 from tiler.sinks.compression import Compression
 from tiler.sinks.ome_xml import write_ome_xml
 from tiler.sinks.resolution import Resolution
-from tiler.sinks.sink import Sink, check_rgb, check_whole, cut
+from tiler.sinks.sink import Piece, Sink, Written, check_rgb, check_whole, cut, find_squares
 from tiler.sinks.srgb_profile import srgb_profile
+from tiler.sinks.tiff_tables import Tables, list_pages, list_places, round_up
 from tiler.sinks.tile_codec import TileCodec
 from tiler.window import Window
 
@@ -91,6 +94,7 @@ class TiffSink(Sink):
             self._reopen()
             return
         skeleton, self._tables = self._make_skeleton(description)
+        self.skeleton = {"": skeleton}
         self._file = files.open_file(self.part_path, new=True)
         try:
             files.write_at(self._file, skeleton, 0)
@@ -98,16 +102,64 @@ class TiffSink(Sink):
             self.discard()
             raise
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put ``pixels`` (height, width, 3) at ``window`` of ``level``.
+
+        Returns:
+            The CRC-32 of its file tiles, one after the other; of each, how far it begins behind the one before, or
+            the start of the file, and its length in bytes.
 
         Raises:
             InputError: no such level, a window that leaves it, or pixels of another shape or type.
             OptionError: the window does not fill whole file tiles.
         """
         check_whole(self, level, window, pixels, "TIFF tile", self.file_tile_px)
+        check, end = 0, 0
+        places: list[int] = []
         for row, column, part in cut(window, pixels, self.file_tile_px):
-            self._put(self._tables[level], self._find_index(level, row, column), self._codec.encode(part))
+            content = self._codec.encode(part)
+            offset = self._put(self._tables[level], self._find_index(level, row, column), content)
+            check = zlib.crc32(content, check)
+            places += offset - end, len(content)
+            end = round_up(offset + len(content))
+        return check, *places
+
+    def check(self, written: Sequence[Written]) -> list[bool]:
+        """Read what was written in an earlier run, and say of each whether it is still there, byte by byte."""
+        return [self._check(piece) for _, _, piece in written]
+
+    def _check(self, piece: Piece) -> bool:
+        check = 0
+        for offset, n_bytes in list_places(piece):
+            content = files.read_at(self._file, n_bytes, offset)
+            if len(content) != n_bytes:
+                return False
+            check = zlib.crc32(content, check)
+        return check == piece[0]
+
+    def place(self, written: Written) -> tuple[int, ...]:
+        """Return where a write lies: sorted by this, ``check`` reads from start to end."""
+        return written[2][1:2]
+
+    def keep(self, written: Sequence[Written]) -> None:
+        """Make the tables of these writes of an earlier run, and cut off what lies behind the last of them."""
+        sizes = [-(-height // self.file_tile_px) * -(-width // self.file_tile_px) for height, width in self.levels]
+        tables = [(np.zeros(n_tiles, np.uint64), np.zeros(n_tiles, np.uint64)) for n_tiles in sizes]
+        end = 0
+        for level, window, piece in written:
+            offsets, byte_counts = tables[level]
+            for (row, column), (offset, n_bytes) in zip(
+                find_squares(window, self.file_tile_px), list_places(piece), strict=True
+            ):
+                index = self._find_index(level, row, column)
+                offsets[index], byte_counts[index] = offset, n_bytes
+                end = max(end, offset + n_bytes)
+        with self._lock, files.locked(self._file):
+            if end:
+                files.truncate(self._file, end)
+            for (offsets, byte_counts), places in zip(tables, self._tables, strict=True):
+                places.offsets.fill(self._file, offsets)
+                places.byte_counts.fill(self._file, byte_counts)
 
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, whole file tiles of ``level``; only where ``reads_back``.
@@ -126,17 +178,17 @@ class TiffSink(Sink):
         n_across = -(-self.levels[level][1] // self.file_tile_px)
         return row // self.file_tile_px * n_across + column // self.file_tile_px
 
-    def _put(self, tables: "_Tables", index: int, content: bytes) -> None:
+    def _put(self, tables: "Tables", index: int, content: bytes) -> int:
         # All of it under the lock: another process may put the same tile at the same time, when it was thought dead,
         # and on a network's file system only a lock brings what others wrote, and them what we write.
         with self._lock, files.locked(self._file):
-            end = os.fstat(self._file.fileno()).st_size
-            offset = end + end % 2  # TIFF wants everything to begin at an even byte.
+            offset = round_up(os.fstat(self._file.fileno()).st_size)
             files.write_at(self._file, content, offset)
             tables.offsets.patch(self._file, index, offset)
             tables.byte_counts.patch(self._file, index, len(content))
+        return offset
 
-    def _get(self, tables: "_Tables", index: int) -> NDArray[Any]:
+    def _get(self, tables: "Tables", index: int) -> NDArray[Any]:
         with self._lock, files.locked(self._file):  # as in _put: another process may have put it there
             n_bytes, offset = tables.byte_counts.look_up(self._file, index), tables.offsets.look_up(self._file, index)
             content = files.read_at(self._file, n_bytes, offset)
@@ -144,11 +196,11 @@ class TiffSink(Sink):
             return self._codec.decode(content)
         except ValueError as error:
             raise TileError(
-                f"The half-done output is damaged: path={self.part_path}, TIFF tile={index} ({error}). "
-                "Start over with --overwrite and without --resume."
+                f"The half-done output was damaged while it was in use: path={self.part_path}, TIFF tile={index} "
+                f"({error}). A run that goes on makes that tile again."
             ) from error
 
-    def _make_skeleton(self, description: str | None) -> "tuple[bytes, list[_Tables]]":
+    def _make_skeleton(self, description: str | None) -> "tuple[bytes, list[Tables]]":
         """Return the file without tiles, and where the tables of its pages are."""
         import tifffile
 
@@ -198,7 +250,7 @@ class TiffSink(Sink):
                 # A page of one tile was given a place for it, and is the last: the tile becomes absent too.
                 last.tags["TileOffsets"].overwrite(0)
                 last.tags["TileByteCounts"].overwrite(0)
-            tables = [_Tables.of(page) for page in pages]
+            tables = [Tables.of(page) for page in pages]
         return file.getvalue()[: end or None], tables
 
     def _reopen(self) -> None:
@@ -208,7 +260,7 @@ class TiffSink(Sink):
             with tifffile.TiffFile(self.part_path) as tiff:
                 pages = list_pages(tiff)
                 found = [(page.imagelength, page.imagewidth) for page in pages]
-                tables = [_Tables.of(page) for page in pages]
+                tables = [Tables.of(page) for page in pages]
         except (tifffile.TiffFileError, KeyError, ValueError):
             found, tables = [], []
         if found != self.levels:
@@ -236,43 +288,3 @@ def count_most_bytes(shape: tuple[int, int, int], codec: TileCodec, *, pyramid: 
     n_tiles = sum(-(-height // codec.size_px) * -(-width // codec.size_px) for height, width in levels)
     # An even number for each tile, two numbers in the tables, the other tags of each page, and the description.
     return n_tiles * (codec.most_bytes() + 1 + 2 * 8) + len(levels) * 2000 + 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Where a page keeps one number a tile."""
-
-    position: int
-    """Of the first number, in bytes from the start of the file."""
-
-    number: struct.Struct
-    """How a number is stored."""
-
-    @classmethod
-    def of(cls, tag: Any) -> "_Table":
-        # SHORT, LONG or LONG8: tifffile takes the narrowest type that holds any tile of this size.
-        return cls(tag.valueoffset, struct.Struct({3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]))
-
-    def patch(self, file: io.FileIO, index: int, value: int) -> None:
-        files.write_at(file, self.number.pack(value), self.position + index * self.number.size)
-
-    def look_up(self, file: io.FileIO, index: int) -> int:
-        content = files.read_at(file, self.number.size, self.position + index * self.number.size)
-        return int(self.number.unpack(content)[0])
-
-
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    """The two tables of a page."""
-
-    offsets: _Table
-    byte_counts: _Table
-
-    @classmethod
-    def of(cls, page: Any) -> "_Tables":
-        return cls(_Table.of(page.tags["TileOffsets"]), _Table.of(page.tags["TileByteCounts"]))
-
-
-def list_pages(tiff: Any) -> list[Any]:
-    """Return the page of every level of an open file, level 0 first: top-level ones, or those below the first."""
-    return [*tiff.pages, *(tiff.pages[0].pages or ())]

@@ -89,8 +89,12 @@ class ShardCodec:
             },
         }
 
-    def write(self, file: io.FileIO, pixels: NDArray[Any]) -> None:
-        """Write (height, width, channels) pixels to an empty file, at the edge of an image less than a shard."""
+    def write(self, file: io.FileIO, pixels: NDArray[Any], check: int = 0) -> tuple[int, int]:
+        """Write (height, width, channels) pixels to an empty file, at the edge of an image less than a shard.
+
+        Returns:
+            The CRC-32 of it, continued from ``check``, and its length in bytes.
+        """
         end, index = 0, []
         for row in range(0, self.shard_px, self.chunk_px):
             for column in range(0, self.shard_px, self.chunk_px):
@@ -100,10 +104,13 @@ class ShardCodec:
                     continue
                 content = self._compress(fill_tile(part, self.chunk_px))
                 files.write_at(file, content, end)
+                check = zlib.crc32(content, check)
                 index.append((end, len(content)))
                 end += len(content)
         packed = b"".join(struct.pack("<QQ", *place) for place in index)
-        files.write_at(file, packed + struct.pack("<I", crc32c(packed)), end)
+        content = packed + struct.pack("<I", crc32c(packed))
+        files.write_at(file, content, end)
+        return zlib.crc32(content, check), end + len(content)
 
     def read(self, content: bytes) -> NDArray[Any]:
         """Return the (shard, shard, channels) pixels of a shard; 0 where a chunk is absent.

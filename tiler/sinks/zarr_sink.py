@@ -15,6 +15,8 @@ then finds its folder of the unfinished gone, with the part that this was in, an
 """
 
 import os
+import zlib
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Lock
@@ -28,7 +30,7 @@ from tiler import files
 from tiler.errors import InputError, TileError
 from tiler.pyramid import level_shapes
 from tiler.sinks.ome_zarr import write_array, write_group
-from tiler.sinks.sink import Sink, check_output, check_rgb, check_whole, cut, find_old
+from tiler.sinks.sink import Piece, Sink, Written, check_output, check_rgb, check_whole, cut, find_old, find_squares
 from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
 from tiler.window import Window
 
@@ -87,6 +89,7 @@ class ZarrSink(Sink):
         self._unfinished = self.part_path / f"{_UNFINISHED}{uuid4().hex}"
         if reopen:
             self._check_part()
+            self._make_folders()
             files.make_folder(self._unfinished)
             return
         try:
@@ -97,8 +100,11 @@ class ZarrSink(Sink):
                 self.discard()
             raise
 
-    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> None:
+    def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
         """Put ``pixels`` (height, width, 3) at ``window`` of ``level``.
+
+        Returns:
+            The CRC-32 of its shards, one after the other, and their length in bytes.
 
         Raises:
             InputError: no such level, a window that leaves it, or pixels of another shape or type.
@@ -107,14 +113,31 @@ class ZarrSink(Sink):
         if self._closed:
             raise ValueError("The sink is closed.")
         check_whole(self, level, window, pixels, "shard", self._codec.shard_px)
+        check = n_bytes = 0
         for row, column, part in cut(window, pixels, self._codec.shard_px):
-            self._write_shard(self._find_shard(level, row, column), part)
+            check, more = self._write_shard(self._find_shard(level, row, column), part, check)
+            n_bytes += more
+        return check, n_bytes
 
-    def _write_shard(self, path: Path, pixels: NDArray[Any]) -> None:
+    def check(self, written: Sequence[Written]) -> list[bool]:
+        """Read what was written in an earlier run, and say of each whether it is still there, byte by byte."""
+        return [self._check(*each) for each in written]
+
+    def _check(self, level: int, window: Window, piece: Piece) -> bool:
+        check = n_bytes = 0
+        for row, column in find_squares(window, self._codec.shard_px):
+            try:
+                content = self._find_shard(level, row, column).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return False
+            check, n_bytes = zlib.crc32(content, check), n_bytes + len(content)
+        return (check, n_bytes) == piece
+
+    def _write_shard(self, path: Path, pixels: NDArray[Any], check: int) -> tuple[int, int]:
         unfinished = self._unfinished / uuid4().hex
         try:
             with closing(files.open_file(unfinished, new=True)) as file:
-                self._codec.write(file, pixels)
+                written = self._codec.write(file, pixels, check)
                 files.sync(file)
             self._make_folder(path.parent)
             files.replace(unfinished, path)
@@ -123,6 +146,7 @@ class ZarrSink(Sink):
                 files.remove(unfinished)
             raise
         self._note_name(path.parent)
+        return written
 
     def read(self, level: int, window: Window) -> NDArray[Any]:
         """Return what was written at ``window``, whole shards of ``level``.
@@ -137,8 +161,8 @@ class ZarrSink(Sink):
                 part[:] = self._codec.read(path.read_bytes())[: part.shape[0], : part.shape[1]]
             except (FileNotFoundError, ValueError) as error:
                 raise TileError(
-                    f"The half-done output is damaged: path={path} ({error}). "
-                    "Start over with --overwrite and without --resume."
+                    f"The half-done output was damaged while it was in use: path={path} ({error}). "
+                    "A run that goes on makes that shard again."
                 ) from error
         return pixels
 
@@ -187,20 +211,23 @@ class ZarrSink(Sink):
         _restore_old(self.path)
 
     def _make_part(self, description: str | None, pixel_size_um: float | None) -> None:
-        for folder in [self.part_path, *(self.part_path / str(level) for level in range(len(self.levels)))]:
-            self._make_folder(folder)
         group = write_group(len(self.levels), self.dtype, description, pixel_size_um=pixel_size_um)
-        documents = {self.part_path: group}
+        self.skeleton = {"zarr.json": group}
         for level, shape in enumerate(self.levels):
-            folder = self.part_path / str(level)
-            documents[folder] = write_array(shape, self._codec)
-            self._make_folder(folder / "c")
-            self._make_folder(folder / "c" / "0")
-        for folder, document in documents.items():
-            with closing(files.open_file(folder / "zarr.json", new=True)) as file:
+            self.skeleton[f"{level}/zarr.json"] = write_array(shape, self._codec)
+        self._make_folders()
+        for name, document in self.skeleton.items():
+            path = self.part_path / name
+            with closing(files.open_file(path, new=True)) as file:
                 files.write_at(file, document, 0)
                 files.sync(file)
-            self._note_name(folder)
+            self._note_name(path.parent)
+
+    def _make_folders(self) -> None:
+        self._make_folder(self.part_path)
+        for level in range(len(self.levels)):
+            for folder in (str(level), f"{level}/c", f"{level}/c/0"):
+                self._make_folder(self.part_path / folder)
 
     def _check_part(self) -> None:
         for level, shape in enumerate(self.levels):
