@@ -100,7 +100,7 @@ def measure_picture(pair: Pair, picture: Picture) -> Measured:
     n_bytes = _size_of_png(levels)
     jpeg, jpeg_bytes = find_jpeg(picture, n_bytes)
     small = Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.LANCZOS)
-    twice = Upscaled(ArraySource(pair.encode(np.asarray(small)), 4), 2)
+    twice = Upscaled(ArraySource(pair.encode(np.asarray(small)), 4, axes="HWC"), 2)
     from_twice = pair.decode(twice.read(Window.whole(*twice.shape[:2])))
     smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
     errors = image.astype(np.float64) - picture

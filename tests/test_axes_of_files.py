@@ -3,6 +3,7 @@
 import itertools
 import zlib
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -49,6 +50,18 @@ def open_xarray(array, dims):
     return pytest.importorskip("xarray").DataArray(array, dims=dims)
 
 
+def open_zarr(path, array, **options):
+    write_zarr(path, array, **options)
+    return pytest.importorskip("zarr").open(path, mode="r")
+
+
+def open_h5py(path, array, axes):
+    dataset = h5py.File(path, "w", driver="core", backing_store=False).create_dataset("x", data=array)
+    for dimension, name in zip(dataset.dims, DIMENSIONS[array.ndim][axes], strict=True):
+        dimension.label = name
+    return dataset
+
+
 COMFY = {"key": "latent_tensor", "latent_format_version_0": np.zeros(0, np.float32)}
 DIMENSIONS = {3: {"HWC": ("y", "x", "c"), "CHW": ("channel", "y", "x")}, 4: {"BHWC": "nyxc", "BCHW": "bcyx"}}
 FORMATS = {
@@ -73,6 +86,10 @@ NAMED = {
         path, array, zarr_format=2, attributes=list(DIMENSIONS[array.ndim][axes])
     ),
     "xarray": lambda path, array, axes: open_xarray(array, tuple(DIMENSIONS[array.ndim][axes])),
+    "zarr, object": lambda path, array, axes: open_zarr(
+        path, array, dimension_names=tuple(DIMENSIONS[array.ndim][axes])
+    ),
+    "h5py, object": open_h5py,
     "tiff": lambda path, array, axes: write_tiff(
         path, array, planarconfig="contig" if axes == "HWC" else "separate", metadata=None
     ),

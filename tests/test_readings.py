@@ -15,7 +15,7 @@ SAYS = {
     "ask": r"It can be read in [234] ways: x, shape=.*; or .*--axes [A-Z]+ or --axes [A-Z]+",
     "no": r"Wrong number of (channels|axes): x, shape=.*The shape must be",
     "packed": r"Packed latents: x, shape=.*in NumPy: z\.reshape\(",
-    "frames": r"Not a single picture: x, shape=.*T.*frames",
+    "frames": r"Not a single picture: x, shape=.*T.*frames?",
 }
 """What is said where an array is not read."""
 
@@ -111,6 +111,9 @@ def test_the_file_is_asked_as_far_as_it_names_its_axes(shape, named, right):
         ((72, 9, 4), {"named": "?HW"}, "as the file names its axes, axes=CHW, channels=72, expected channels=4"),
         ((4, 2, 2, 9, 9), {"named": "CB?HW"}, "one is unknown"),
         ((5, 4, 9, 9), {"named": "TCHW"}, "5 frames of 9 × 9"),
+        ((1, 16, 9, 4), {"first": "always"}, r"weights for 16 channels, or say --axes BHWC"),
+        ((1, 16, 9, 5), {"first": "always"}, r"weights for 16 channels\."),
+        ((1, 4, 1, 9, 9), {}, r"BCTHW, one frame of 9 × 9. If it is one, say --axes BCTHW"),
         ((2, 4, 9, 9), {"axes": "BCHW"}, "batch=2.*--index, 0 to 1"),
         ((1, 64, 64), {"axes": "BSC"}, "expected channels=4"),
     ],

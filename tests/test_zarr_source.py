@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiler.errors import InputError
+from tiler.errors import AxesQuestion, InputError
 from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
@@ -74,6 +74,26 @@ def test_an_array_of_a_group_is_chosen_by_its_key(tmp_path):
         open_latents(tmp_path / "x", 4)
     with pytest.raises(InputError, match=r"An array, not a group.*key=two"):
         open_latents(tmp_path / "x/deep/two", 4, key="two")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_ome_zarr_says_what_its_axes_are(tmp_path, version):
+    group = zarr.create_group(tmp_path / "x", zarr_format=2 if version == "0.4" else 3)
+    values = np.random.default_rng(0).normal(size=(4, 9, 4)).astype(np.float32)
+    group.create_array("0", data=values)
+    with pytest.raises(AxesQuestion):
+        open_latents(tmp_path / "x", 4)
+    for names, right in (("yxc", values), ("cyx", values.transpose(1, 2, 0))):
+        multiscales = [{"axes": [{"name": name} for name in names], "datasets": [{"path": "0"}], "version": version}]
+        group.attrs.update({"multiscales": multiscales} if version == "0.4" else {"ome": {"multiscales": multiscales}})
+        np.testing.assert_array_equal(read(open_latents(tmp_path / "x", 4)), right)
+    multiscales[0]["axes"].append({"name": "t"})
+    group.attrs.update({"multiscales": multiscales, "ome": {"multiscales": multiscales}})
+    with pytest.raises(AxesQuestion):
+        open_latents(tmp_path / "x", 4)
+    group.attrs.update({"multiscales": [{"axes": 7}], "ome": {"multiscales": {"a": 1}}})
+    with pytest.raises(InputError):
+        open_latents(tmp_path / "x", 4)
 
 
 def change_metadata(path, **changes):

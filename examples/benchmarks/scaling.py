@@ -164,7 +164,7 @@ def decode_parts(
 
     started = time.perf_counter()
     network = load_decoder(weights).network
-    source = Upscaled(ArraySource(make_latent(network.channels_in), network.channels_in), upscale)
+    source = Upscaled(ArraySource(make_latent(network.channels_in), network.channels_in, axes="HWC"), upscale)
     plan = plan_decode(source, channels=network.channels_in, **({} if tile_px is None else {"tile_size_px": tile_px}))
     path = folder / ("image.npy" if output == "npy" else "image.tif")
     if output == "nothing":

@@ -1,6 +1,6 @@
 """Arrays as sources: NumPy, memory maps, dask, torch, and whatever else has a shape, a dtype and slices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ class ArraySource:
         types: number types that are accepted.
         index: which map of a batch, from 0.
         axes: of the array, where somebody says them.
-        named: the axes that a file names; else xarray's ``dims`` do.
+        named: the axes that a file names; else what the array itself calls them.
         first: whether such arrays have the channels first; latents of torch usually have.
         name: what to call it in a message.
         fingerprint: a text that is another one when the array holds something else, where that is known.
@@ -74,7 +74,6 @@ class ArraySource:
                 "For dask: compute_chunk_sizes()."
             ) from error
         self._array, self._fingerprint = array, fingerprint
-        dims = getattr(array, "dims", None)
         latents = types is LATENT_TYPES
         self._layout = find_layout(
             stored,
@@ -82,7 +81,7 @@ class ArraySource:
             name=name,
             index=index,
             axes=axes,
-            named=name_axes(dims) if named is None and isinstance(dims, tuple) else named,
+            named=named or find_names(array, len(stored)),
             first="usually" if latents and first is None and hasattr(array, "detach") else first,
             picture=not latents,
         )
@@ -112,6 +111,23 @@ class ArraySource:
         values = self._layout.to_map(part)
         # The caller may write to what it gets, and the array belongs to somebody else.
         return values.copy() if np.may_share_memory(values, part) else values
+
+
+def find_names(array: SliceableArray, n_axes: int) -> str | None:
+    """Return the axes that an array names, "?" for unknown ones: one of xarray, Zarr, netCDF4 or h5py; None if not."""
+    sources: tuple[Callable[[Any], Any], ...] = (
+        lambda each: each.dims,
+        lambda each: each.dimensions,
+        lambda each: each.metadata.dimension_names,
+        lambda each: each.attrs["_ARRAY_DIMENSIONS"],
+    )
+    for find in sources:
+        # Anything may be called so in an array of another kind.
+        with suppress(Exception):
+            names = [getattr(each, "label", each) for each in find(array)]
+            if len(names) == n_axes and (axes := name_axes(names)):
+                return axes
+    return None
 
 
 def find_type(array: SliceableArray) -> np.dtype[Any]:

@@ -48,7 +48,8 @@ class Reading:
         """Return it in words."""
         size = dict(zip(self.axes, shape, strict=True))
         if self.kind == "frames":
-            return f"{self.axes}, {size['T']} frames of {size['H']} × {size['W']}"
+            frames = "one frame" if size["T"] == 1 else f"{size['T']} frames"
+            return f"{self.axes}, {frames} of {size['H']} × {size['W']}"
         if self.kind == "map":
             return f"{self.axes}, a map of {size['H']} × {size['W']}"
         if "S" in self.axes:
@@ -102,7 +103,7 @@ def choose_axes(
             f"Other axes than were said: {what}, axes={len(shape)}, --axes {said} names {len(axes)}. "
             "Name each axis of the array."
         )
-    named = None if named is None else _complete(named)
+    named = None if named is None or len(named) != len(shape) else _complete(named)
     if axes is not None and named is not None and not _agree(axes, named):
         raise AxesError(
             f"The file names other axes: {what}, axes={named}, --axes {said}. Leave --axes out, or mend the file."
@@ -190,9 +191,10 @@ def _advise(shape: tuple[int, ...], channels: int, first: ChannelsFirst | None, 
         return "Of grey make RGB: numpy.repeat(image[..., :1], 3, axis=-1)."
     if len(shape) not in (3, 4):
         return "Reshape it."
-    if first == "always" and shape[-1] == channels:
+    if first == "always":
         # Such a file has the channels first; but who wrote it may know better.
-        return f"Where the channels are last, say --axes {'HWC' if len(shape) == 3 else 'BHWC'} (in Python axes=)."
+        last = f", or say --axes {'HWC' if len(shape) == 3 else 'BHWC'} (in Python axes=)" * (shape[-1] == channels)
+        return f"Choose weights for {shape[-3]} channels{last}."
     return "Transpose it" + ("." if picture else ", or choose a variant of so many channels.")
 
 

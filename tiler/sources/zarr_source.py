@@ -6,7 +6,7 @@ zarr is an optional package. A chunk that is not there counts as filled with the
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class ZarrSource(ArraySource):
             elif key is not None:
                 raise InputError(f"An array, not a group: {name}, key={printable(key)}. Leave --key out.")
             metadata = array.metadata.to_dict()
-            named = name_axes(find_dimensions(metadata, array.attrs.asdict(), group.attrs.asdict(), key))
+            named = name_axes(find_dimensions(group.attrs.asdict(), key))
         except InputError:
             raise
         except Exception as error:  # zarr raises a dozen kinds for damaged metadata.
@@ -120,18 +120,16 @@ def is_zarr(path: Path) -> bool:
     return any((path / mark).is_file() for mark in MARKS)
 
 
-def find_dimensions(metadata: Any, attributes: Any, group: Any, key: str | None) -> Sequence[object] | None:
-    """Return what an array's axes are called: by Zarr 3, by xarray in Zarr 2, or by its group as an OME-Zarr.
+def find_dimensions(attributes: Any, key: str | None) -> list[object] | None:
+    """Return what the axes of an image in an OME-Zarr are called, of versions 0.4 and 0.5.
 
     Raises:
-        Exception: of many kinds, where the group's attributes are no OME-Zarr's.
+        Exception: of many kinds, where these attributes are no OME-Zarr's.
     """
-    names = metadata.get("dimension_names") or attributes.get("_ARRAY_DIMENSIONS")
-    if names is None:
-        for each in group.get("ome", group).get("multiscales", []):
-            if key in [dataset["path"] for dataset in each["datasets"]]:
-                names = [axis["name"] for axis in each["axes"]]
-    return names if isinstance(names, list | tuple) and len(names) == len(metadata["shape"]) else None
+    for image in attributes.get("ome", attributes).get("multiscales", []):
+        if key in [dataset["path"] for dataset in image["datasets"]]:
+            return [axis["name"] for axis in image["axes"]]
+    return None
 
 
 def find_codecs(metadata: Any) -> Iterator[str]:
