@@ -48,6 +48,7 @@ from tiler.sinks.sink import check_apart
 from tiler.sinks.tile_codec import check_dtype
 from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
+from tiler.sources.colour import Colour
 from tiler.sources.edges import EdgePadded
 from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
@@ -256,6 +257,8 @@ def encode(
     precision: Precision = "float32",
     nonfinite: NonFinite = "error",
     page: int | None = None,
+    colour: Colour | None = None,
+    background: str = "white",
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -281,6 +284,9 @@ def encode(
         precision: as for ``decode``.
         nonfinite: what NaN and Inf in an image of floats are: an error that names the place, or "zero", read as 0.
         page: which of several pictures in the file, from 0.
+        colour: what the numbers of a picture are, whatever its file says: "srgb" or "linear" light. A TIFF of floats
+            without a profile needs it. By default colours are converted to sRGB as the file says.
+        background: what shows through where a picture is transparent: "#rrggbb", "white" or "black".
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
@@ -306,16 +312,24 @@ def encode(
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
     replaced = Replaced()
-    opened = open_image(image, axes=axes, page=page, spool_folder=Path(latents).absolute().parent)
+    opened = open_image(
+        image,
+        axes=axes,
+        page=page,
+        colour=colour,
+        background=background,
+        spool_folder=Path(latents).absolute().parent,
+    )
     axes = getattr(opened, "axes", None)
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
     said: list[str] = []
-    notes: dict[str, str] = {}
+    colours = getattr(opened, "notes", ())
+    notes = {"colours": "; ".join(colours)} if colours and file.keeps else {}
     if opened.shape[:2] != source.shape[:2]:
         if file.keeps:
-            notes = note_size(*opened.shape[:2])
+            notes.update(note_size(*opened.shape[:2]))
         else:
             said.append(tell_not_kept(opened.shape[:2], source.shape[:2], Path(latents)))
     planned = file.plan(plan, overwrite=overwrite, notes=notes)
@@ -326,11 +340,18 @@ def encode(
         "weights": checkpoint.sha256,
         "precision": precision,
         "nonfinite": nonfinite,
+        "colours": colour or "as the file says",
+        "background": background,
     }
     job = Job(planned, plan, source, inputs, model, resume=resume, force=force, profile=profile or Profile())
     continued_px = source.shape[0] - opened.shape[0], source.shape[1] - opened.shape[1]
     report = run_and_report(job, progress, started)
-    report = replace(report, n_replaced=len(replaced), continued_px=continued_px, notes=(*said, *within.notes))
+    report = replace(
+        report,
+        n_replaced=len(replaced),
+        continued_px=continued_px,
+        notes=(*getattr(opened, "notes", ()), *said, *within.notes),
+    )
     REPORT.info(describe_report(report))
     return report
 

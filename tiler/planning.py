@@ -15,6 +15,7 @@ from tiler.region import Region, find_window
 from tiler.sinks.latent_file import LatentFile
 from tiler.sinks.outputs import OutputFile, describe_output
 from tiler.sinks.sink import check_output
+from tiler.sources.colour import Colour
 from tiler.sources.edges import EdgePadded
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.source import Source
@@ -61,6 +62,8 @@ def plan_encode(
     weights: PathLike | None = None,
     channels: int = 4,
     page: int | None = None,
+    colour: Colour | None = None,
+    background: str = "white",
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
@@ -76,7 +79,8 @@ def plan_encode(
     """
     network = find_network(weights, "encoder", channels)
     file = None if latents is None else LatentFile(latents)
-    source = EdgePadded(open_image(image, axes=axes, page=page), network.scale_in)
+    opened = open_image(image, axes=axes, page=page, colour=colour, background=background)
+    source = EdgePadded(opened, network.scale_in)
     plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume)
     if file is not None:
         file.plan(plan, overwrite=True)

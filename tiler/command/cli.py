@@ -170,6 +170,8 @@ def verify(
 @options.precision
 @options.nonfinite
 @options.page
+@options.colour
+@options.background
 @options.conduct
 @options.dry_run
 @options.profile
@@ -183,6 +185,8 @@ def encode(
     precision: Any,
     nonfinite: Any,
     page: int | None,
+    colour: Any,
+    background: str,
     conduct: dict[str, bool],
     dry_run: bool,
     profile: bool,
@@ -203,7 +207,8 @@ def encode(
         found = find_checkpoint(weights, "encoder")
         _check_output(latents, conduct, image=image, weights=found)
         resources = {**resources, "weights": found, "resume": conduct["resume"]}
-        click.echo(planning.plan_encode(image, latents, axes=axes, page=page, **resources).summary())
+        how = {"axes": axes, "page": page, "colour": colour, "background": background}
+        click.echo(planning.plan_encode(image, latents, **how, **resources).summary())
         return
     seconds = Profile() if profile else None
     with show_progress("Encoding", quiet=quiet) as progress:
@@ -214,9 +219,11 @@ def encode(
             weights=weights,
             precision=precision,
             nonfinite=nonfinite,
-            page=page,
             progress=progress,
             profile=seconds,
+            page=page,
+            colour=colour,
+            background=background,
             **resources,
             **conduct,
         )

@@ -192,6 +192,14 @@ pyramid = _option(
     default=None,
     help="Whether a TIFF or OME-Zarr gets smaller levels for viewers.  [default: pyramid]",
 )
+colour = _option(
+    "--colour",
+    type=click.Choice(["srgb", "linear"]),
+    help="What the numbers of a picture are.  [default: what its file says]",
+)
+background = _option(
+    "--background", metavar="#RRGGBB", default="white", help="What shows through where a picture is transparent."
+)
 page = _number("--page", metavar="N", help="Which of several pictures in the file, from 0.")
 dpi = _option(
     "--dpi",

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import cast
 
 from taesd_core.file_kinds import BoundedFile, FileKind, find_kind
-from tiler.errors import AxesError, InputError
+from tiler.errors import AxesError, InputError, OptionError
 from tiler.sources.archive_source import open_archive
 from tiler.sources.array_source import ArraySource, SliceableArray
 from tiler.sources.axes import parse_axes
+from tiler.sources.colour import Colour, check_colour
 from tiler.sources.image_source import open_image_file, open_latent_image
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
@@ -22,6 +23,7 @@ from tiler.sources.picture_format import open_picture
 from tiler.sources.safetensors_source import open_safetensors
 from tiler.sources.source import Source
 from tiler.sources.tiff_source import open_tiff_image, open_tiff_latents
+from tiler.sources.transparency import Background
 from tiler.sources.zarr_source import ZarrSource, is_zarr
 
 Openable = str | os.PathLike[str] | SliceableArray | Source
@@ -76,7 +78,13 @@ def open_latents(
 
 
 def open_image(
-    image: Openable, *, axes: str | None = None, page: int | None = None, spool_folder: Path | None = None
+    image: Openable,
+    *,
+    axes: str | None = None,
+    page: int | None = None,
+    colour: Colour | None = None,
+    background: str = "white",
+    spool_folder: Path | None = None,
 ) -> Source:
     """Open an RGB image as a source of values in [0, 1].
 
@@ -86,23 +94,34 @@ def open_image(
             [0, 1]; or a source. A TIFF of grey or RGB is read by window, and so is ``.npy``.
         axes: of an array or a ``.npy`` file, a letter each, as HWC; not needed where they can be told.
         page: which of several pictures in a file, from 0.
+        colour: what the numbers of a picture are, whatever its file says: "srgb" or "linear" light.
+        background: what shows through where a picture is transparent: "#rrggbb", "white" or "black".
         spool_folder: where a large picture that can only be read from top to bottom is kept while it is needed; by
             default among the temporary files of the system.
 
     Raises:
         InputError: it cannot be used; the message says why, and what to do.
     """
+    check_colour(colour)
+    Background(background)
     if not isinstance(image, str | os.PathLike):
+        _refuse_light(colour)
         return open_object(image, 3, IMAGE_TYPES, axes=axes)
     path = Path(image)
     kind = read_kind(path)
     if kind.name == "npy":
+        _refuse_light(colour)
         return NpySource(path, 3, types=IMAGE_TYPES, axes=axes)
     check_order(axes, f"path={path}")
     if kind.name == "tiff":
         # What has odd colours, codecs or orientations is loaded whole, by Pillow.
         return open_tiff_image(path) or open_image_file(path)
-    return open_picture(path, kind, page=page, spool_folder=spool_folder)
+    return open_picture(path, kind, page=page, colour=colour, background=background, spool_folder=spool_folder)
+
+
+def _refuse_light(colour: Colour | None) -> None:
+    if colour == "linear":
+        raise OptionError("Arrays hold the numbers of sRGB: colour=linear. It is for files of pictures; leave it out.")
 
 
 def open_object(

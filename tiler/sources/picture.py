@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import DamagedError, InputError
-from tiler.sources.colour import to_srgb
+from tiler.sources.colour import Colour, to_srgb
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.libvips import describe_error, load_vips
 from tiler.sources.spool import Spool, count_spooled
+from tiler.sources.transparency import Background
 from tiler.window import Window
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class OpenedPicture:
     """How it is to be turned, 1 to 8."""
     name: str = ""
     """Which part of the file it is, where there are several."""
+    extra: tuple[int, ...] | None = None
+    """A TIFF's ExtraSamples; None of other formats."""
     held_bytes: int = 0
     """What is held in memory while it is decoded."""
 
@@ -70,7 +73,7 @@ class PictureSource:
 
     Args:
         picture: where it is.
-        colour: what its values are, where the file does not say so.
+        colour: what its numbers are, whatever the file says.
         background: what shows through where it is transparent.
         spool_folder: where a large one that can only be read from top to bottom is kept meanwhile.
 
@@ -82,14 +85,15 @@ class PictureSource:
         self,
         picture: OpenedPicture,
         *,
-        colour: str | None = None,
-        background: Any = None,
+        colour: Colour | None = None,
+        background: str = "white",
         spool_folder: Path | None = None,
     ) -> None:
-        self._picture, self._colour, self._background, self._folder = picture, colour, background, spool_folder
+        self._picture, self._colour, self._folder = picture, colour, spool_folder
+        self._background = Background(background)
         self._descriptor = open_regular_file(picture.path)
         weakref.finalize(self, os.close, self._descriptor)
-        image, self.notes = self._open()
+        image, self._notes = self._open()
         self._image = image if picture.by_window else None
         self.shape: tuple[int, int, int] = image.height, image.width, 3
         self._dtype: np.dtype[Any] = TYPES[image.format]
@@ -100,6 +104,11 @@ class PictureSource:
     def fingerprint(self) -> str:
         """A text that is another one when the file holds something else, or another part of it is meant."""
         return ", ".join([fingerprint_file(self._descriptor), *filter(None, [self._picture.name])])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of how its pixels became what they are, as far as they were read."""
+        return (*self._notes, *([self._background.note] if self._background.shown else []))
 
     @property
     def spool_bytes(self) -> int:
@@ -142,9 +151,8 @@ class PictureSource:
 
     def _open(self) -> "tuple[pyvips.Image, list[str]]":
         picture = self._picture
-        image = picture.open()
         return to_srgb(
-            image, path=picture.path, format=picture.format, colour=self._colour, background=self._background
+            picture.open(), path=picture.path, format=picture.format, colour=self._colour, extra=picture.extra
         )
 
     def _read(self, image: "pyvips.Image", window: Window) -> NDArray[Any]:
@@ -163,4 +171,5 @@ class PictureSource:
                 f"The {self._picture.format} is damaged: path={self._picture.path} ({describe_error(error)}). "
                 "Copy or save it again."
             ) from error
-        return np.frombuffer(content, self._dtype).reshape(height, width, 3)
+        pixels = np.frombuffer(content, self._dtype).reshape(height, width, -1)
+        return pixels if pixels.shape[2] == 3 else self._background.lay_under(pixels)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from taesd_core.file_kinds import FileKind
 from tiler.errors import InputError
+from tiler.sources.colour import Colour
 from tiler.sources.image_source import PixelSource, open_image_file
 from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
@@ -21,7 +22,13 @@ BY_PILLOW = ("bmp", "ppm", "jpeg2000")
 
 
 def open_picture(
-    path: Path, kind: FileKind, *, page: int | None = None, spool_folder: Path | None = None
+    path: Path,
+    kind: FileKind,
+    *,
+    page: int | None = None,
+    colour: Colour | None = None,
+    background: str = "white",
+    spool_folder: Path | None = None,
 ) -> "PictureSource | Turned | PixelSource":
     """Open a picture as (height, width, 3) in [0, 1], the right way up.
 
@@ -29,6 +36,8 @@ def open_picture(
         path: the file.
         kind: what it is.
         page: which of several pictures in it, from 0.
+        colour: what its numbers are, whatever the file says.
+        background: what shows through where it is transparent: "#rrggbb", "white" or "black".
         spool_folder: where a large one that can only be read from top to bottom is kept while it is needed.
 
     Raises:
@@ -42,7 +51,7 @@ def open_picture(
             "BMP, PPM, JPEG 2000 or .npy. Convert it."
         )
     picture = find_picture(path, BY_LIBVIPS[kind.name], page=page)
-    source = PictureSource(picture, spool_folder=spool_folder)
+    source = PictureSource(picture, colour=colour, background=background, spool_folder=spool_folder)
     return Turned(source, picture.orientation) if picture.orientation > 1 else source
 
 

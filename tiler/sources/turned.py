@@ -34,6 +34,11 @@ class Turned:
         """That of the source."""
         return fingerprint_source(self._source)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the source."""
+        return tuple(getattr(self._source, "notes", ()))
+
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
         spans = [
