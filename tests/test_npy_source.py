@@ -157,7 +157,7 @@ def test_the_file_is_closed_with_the_source(tmp_path, monkeypatch):
 
 def make_header(descr="'<f4'", shape=(4, 7, 9), fortran=False, version=1, length=None, text=None):
     text = text or f"{{'descr': {descr}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n"
-    length = len(text) if length is None else length
+    length = len(text.encode()) if length is None else length
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", length) + text.encode()
 
 
@@ -203,10 +203,14 @@ BAD = {
     "integers": (to_bytes(np.zeros((4, 3, 3), np.int16)), "Wrong number type.*dtype=int16"),
     "bytes": (to_bytes(np.zeros((4, 3, 3), np.uint8)), "Wrong number type.*dtype=uint8"),
     "complex": (to_bytes(np.zeros((4, 3, 3), np.complex64)), "Wrong number type"),
-    "structured": (to_bytes(np.zeros((4, 3, 3), [("a", "<f4")])), "Wrong number type"),
+    "structured": (to_bytes(np.zeros((4, 3, 3), [("a", "<f4")])), "A structured array"),
     "subarray": (make_header(descr="('<f4', (7, 9))", shape=(4, 1, 1)) + bytes(1008), "Wrong number type"),
     "unknown type": (make_header(descr="'<q9'"), "Not a .npy file"),
-    "version 3": (make_header(version=3), "Not a .npy file"),
+    "version 4": (make_header(version=4), "Not a .npy file"),
+    "version 3 of letters that are none": (make_header(version=3)[:-1] + b"\xff", "Not a .npy file"),
+    "fields of any letters": (make_header("[('höhe','<f4')]", version=3), "A structured array, not numbers"),
+    "bfloat16 as NumPy saves it": (make_header("'<V2'"), r"Raw bytes, not numbers: .*dtype=V2\. .*bfloat16"),
+    "float8 as NumPy saves it": (make_header("'|V1'"), r"Raw bytes, not numbers: .*dtype=V1\. .*float8"),
     "version 9": (make_header(version=9), "Not a .npy file"),
     "header of 4 GB": (make_header(version=2, length=2**32 - 1) + bytes(50_000), "Not a .npy file"),
     "long header": (
@@ -273,10 +277,11 @@ def test_what_the_parser_would_warn_of_is_read_or_refused_in_silence(tmp_path, t
         NpySource(path, CHANNELS)
 
 
-def test_version_2_of_the_format_is_read(tmp_path):
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_format_is_read(tmp_path, version):
     path = tmp_path / "a.npy"
     with path.open("wb") as file:
-        np.lib.format.write_array(file, make_map(), version=(2, 0))
+        np.lib.format.write_array(file, make_map(), version=version)
     np.testing.assert_array_equal(NpySource(path, CHANNELS).read(Window.whole(HEIGHT, WIDTH)), make_map())
 
 

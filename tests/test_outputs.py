@@ -126,8 +126,8 @@ def test_it_holds_what_the_whole_image_model_gives_and_its_means_and_is_verified
 
 @pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
 def test_file_tiles_that_do_not_suit_are_called_so_whatever_the_kind(tmp_path, name):
-    output = describe_output(tmp_path / name, {"file_tile_px": 100})
-    with pytest.raises(OptionError, match=r"whole file tiles: tile=128 px, file tile=100 px\. The file tile must be"):
+    output = describe_output(tmp_path / name, {"file_tile_px": 48})
+    with pytest.raises(OptionError, match=r"whole file tiles: tile=128 px, file tile=48 px\. The file tile must be"):
         tiler.decode(np.zeros((4, 8, 8), np.float32), output, weights="photo", tile_size_px=TILE_PX)
 
 

@@ -239,7 +239,8 @@ def test_a_full_disk_on_the_way_is_exit_code_6_and_the_job_goes_on_after_freeing
             assert (refused.returncode, os.listdir(disk)) == (5, ["other"])
         failed = run_command(tmp_path, [*words, "--force"], None if how == "a full disk" else size // 2)
         assert (failed.returncode, failed.stdout) == (6, "")
-        [line] = failed.stderr.splitlines()
+        begun, line = failed.stderr.splitlines()
+        assert begun.startswith("Decoding to ")
         assert ("No space left on device" if how == "a full disk" else "File too large") in line
         n_kept = int(
             line.split(" of 64 tiles are finished and kept. Go on with: tiler decode latents.npy")[0].split()[-1]

@@ -13,8 +13,9 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tiler import options
 from tiler.checks.reference import load_reference
-from tiler.checks.verification import Samples, Verification, check_samples, check_seed, verify_image
+from tiler.checks.verification import Samples, Verification, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.errors import AxesError, OptionError, VerificationError
 from tiler.fields import Fields
@@ -35,6 +36,7 @@ from tiler.models import (
     load_same_model,
     read_checkpoint,
 )
+from tiler.options import checked
 from tiler.phase import REPORT
 from tiler.plan import Plan
 from tiler.planning import check_place, find_area, make_plan
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     import distributed
 
 
+@checked()
 def decode(
     latents: Openable | Latents,
     output: PathLike | OutputFile,
@@ -136,7 +139,6 @@ def decode(
     check_place(Path(file.path), overwrite=overwrite, resume=resume)
     check_precision(precision)
     if verify is not None:
-        check_samples(verify)
         if precision != "float32":
             raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
         file.check_verifiable()
@@ -185,6 +187,7 @@ def decode(
     return replace(report, verification=verification)
 
 
+@checked(output=options.path)
 def verify(
     output: PathLike,
     latents: Openable | Latents,
@@ -226,8 +229,6 @@ def verify(
     """
     path = Path(output)
     check_kind(path)
-    check_samples(samples)
-    check_seed(seed)
     if not path.is_dir():
         os.close(open_regular_file(path))
     latents = Latents.of(latents)
@@ -245,6 +246,7 @@ def verify(
     return _verify_file(path, open_latents, samples, seed, progress, noted=latents.axes is None)
 
 
+@checked(latents=options.path)
 def encode(
     image: Openable,
     latents: PathLike,
@@ -356,6 +358,7 @@ def encode(
     return report
 
 
+@checked()
 def decode_lazily(
     latents: Openable | Latents,
     *,
@@ -412,6 +415,7 @@ def decode_lazily(
     )
 
 
+@checked()
 def preview(latents: Openable | Latents, *, weights: PathLike | None = None, size_px: int = 512) -> NDArray[np.uint8]:
     """Return a small picture of latents: averaged down and decoded whole, in a fraction of a second once loaded.
 

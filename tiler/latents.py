@@ -8,6 +8,7 @@ from pathlib import Path
 from tiler.errors import AxesQuestion, InputError, OptionError
 from tiler.fields import Fields
 from tiler.model import Network
+from tiler.options import check_fields
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.kept_size import KEY, read_size
 from tiler.sources.latent_space import LatentSpace, find_space, to_diffusion_space
@@ -51,6 +52,9 @@ class Latents:
     or "both"."""
     nonfinite: NonFinite = "error"
     """What NaN and Inf are: an error that names the place, or "zero", read as 0."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def of(cls, latents: "Openable | Latents") -> "Latents":

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TypedDict
 
+from tiler import options
 from tiler.errors import OptionError
 from tiler.jobs.journal_file import find_begun, find_journal
 from tiler.latents import Latents
@@ -23,6 +24,7 @@ from tiler.tile_size import STEP_PX, choose_tile_px
 from tiler.window import Window
 
 
+@options.checked(output=options.or_none(options.path_or_file))
 def plan_decode(
     latents: Openable | Latents,
     output: PathLike | OutputFile | None = None,
@@ -54,6 +56,7 @@ def plan_decode(
     return plan
 
 
+@options.checked(latents=options.or_none(options.path))
 def plan_encode(
     image: Openable,
     latents: PathLike | None = None,

@@ -1,6 +1,8 @@
 """A part of the image, as people name it."""
 
 import operator
+from collections.abc import Mapping, Set
+from typing import SupportsIndex
 
 from tiler.errors import OptionError
 from tiler.window import Span, Window
@@ -22,16 +24,27 @@ def find_window(region: Region | None, kept: tuple[int, int] | None = None) -> W
     if region is None:
         return None if kept is None else Window.whole(*kept)
     try:
-        x, y, width, height = map(operator.index, region)
+        if isinstance(region, Set | Mapping | bytes | bytearray):
+            raise TypeError("in no order, or no numbers")
+        x, y, width, height = map(_read_size, region)
         window = Window(Span(y, y + height), Span(x, x + width))
     except (TypeError, ValueError):
+        shown = " ".join(str(region).split())[:80]
         raise OptionError(
-            f"Not a region: region={str(region)[:80]}. Use X, Y, WIDTH and HEIGHT in px of the image: whole numbers, "
+            f"Not a region: region={shown}. Use X, Y, WIDTH and HEIGHT in px of the image: whole numbers, "
             "X and Y from 0, WIDTH and HEIGHT from 1."
         ) from None
     if kept is not None:
         check_inside(window, *kept)
     return window
+
+
+def _read_size(value: SupportsIndex) -> int:
+    size = operator.index(value)
+    # A boolean is no number here, and Python's own indices end at 2^63.
+    if isinstance(value, bool) or not 0 <= size < 2**62:
+        raise ValueError(f"no size: {value}")
+    return size
 
 
 def check_inside(window: Window, height: int, width: int) -> None:

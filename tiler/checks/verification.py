@@ -5,7 +5,6 @@
 3. Every tile of every reduced level against the level below: ``tiler.checks.level_check``.
 """
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from tiler.checks.level_check import LevelCheck, check_level, list_tiles
 from tiler.checks.sampling import choose_windows, cover
 from tiler.checks.window_check import Reference, WindowCheck, check_window
 from tiler.checks.written_image import UNITS, WrittenImage
-from tiler.errors import OptionError
 from tiler.model import Network
 from tiler.phase import LOG, Phase, say_count
 from tiler.pyramid import level_shapes
@@ -176,31 +174,3 @@ def list_windows(image: WrittenImage, samples: Samples, seed: int) -> list[Windo
     if samples == "all":
         return cover(height, width, COVER_PX)
     return choose_windows(height, width, SAMPLE_PX, samples, seam=image.file_tile_px or SEAM_PX, seed=seed)
-
-
-def check_seed(seed: int) -> None:
-    """Refuse what is no seed.
-
-    Raises:
-        OptionError: it is negative, or no whole number.
-    """
-    try:
-        if operator.index(seed) >= 0:
-            return
-    except TypeError:
-        pass
-    raise OptionError(f"No such seed: seed={seed}. Use 0 or more.")
-
-
-def check_samples(samples: Samples) -> Samples:
-    """Refuse what is no number of windows.
-
-    Raises:
-        OptionError: it is negative, or neither a whole number nor "all".
-    """
-    try:
-        if samples == "all" or operator.index(samples) >= 0:
-            return samples
-    except TypeError:
-        pass
-    raise OptionError(f'No such number of windows: samples={samples}. Use 0 or more, or "all".')

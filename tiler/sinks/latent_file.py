@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tiler.fields import Fields
+from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.sinks.encoded_sink import count_encoded_bytes
 from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
@@ -32,6 +33,7 @@ class LatentFile:
     """Its name."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_kind(Path(self.path), LATENT_KINDS)
 
     def choose_step(self, size_px: int) -> int:

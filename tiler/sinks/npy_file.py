@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.sinks.compression import DType
 from tiler.sinks.npy_sink import NpySink
@@ -24,6 +25,9 @@ class Npy:
     """"uint8" or "uint16", of 255 or 65535 where the model gives 1.0; "float32", what the model gives, not clipped."""
     caveat: ClassVar[str] = ""
     """What to know of it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def choose_step(self, size_px: int) -> int:
         """Return what tiles must be multiples of by default, px."""

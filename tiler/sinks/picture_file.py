@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.sinks.compression import DType
 from tiler.sinks.encoded_sink import count_encoded_bytes
@@ -33,6 +34,9 @@ class _Picture:
     """Pixels an inch, for programs that print: a whole number in a JPEG, pixels a metre in a PNG, EXIF in a WebP."""
     caveat: ClassVar[str] = ""
     """What to know of it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def choose_step(self, size_px: int) -> int:
         """Return what tiles must be multiples of by default, px."""

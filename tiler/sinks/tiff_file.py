@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
 from tiler.sinks import tiff_sink
@@ -55,6 +56,9 @@ class Tiff:
     """Pixels an inch. A level of the pyramid has half that of the level below."""
     pixel_size_um: float | None = None
     """Side of a pixel in micrometres, in place of ``dpi``: OME's physical size, and TIFF's resolution."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def caveat(self) -> str:

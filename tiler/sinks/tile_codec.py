@@ -103,11 +103,11 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """
     try:
         found = np.dtype(dtype)
-        if found.name in get_args(DType):
+        if found.name in get_args(DType) and found.isnative:
             return found
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError, AttributeError, OverflowError):  # NumPy has one for each odd value
         pass
-    raise OptionError(f"No such numbers: dtype={dtype}. Use {', '.join(get_args(DType))}.")
+    raise OptionError(f"No such numbers: dtype={' '.join(str(dtype).split())[:80]}. Use {', '.join(get_args(DType))}.")
 
 
 def fill_tile(tile: NDArray[Any], size: int) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
 from tiler.sinks import zarr_sink
@@ -38,6 +39,9 @@ class Zarr:
     """Side of a pixel in micrometres; without it, the unit of the axes is a pixel."""
     caveat: ClassVar[str] = ""
     """What to know of it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def choose_step(self, size_px: int) -> int:
         """Return what tiles must be multiples of by default, px: whole chunks."""

@@ -1,5 +1,9 @@
-"""Arrays as sources: NumPy, memory maps, dask, torch, and whatever else has a shape, a dtype and slices."""
+"""Arrays as sources: NumPy, memory maps, dask, torch, and whatever else has a shape, a dtype and slices.
 
+What is masked is NaN, whatever lies under the mask: an error that names its place, or 0 where that is asked for.
+"""
+
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -67,7 +71,7 @@ class ArraySource:
                 "Pass numpy.asarray(...) of it, or a path."
             )
         try:
-            stored = [int(size) for size in array.shape]
+            stored = [operator.index(size) for size in array.shape]
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"The array has no definite shape: shape={array.shape}. Every size must be known. "
@@ -85,7 +89,8 @@ class ArraySource:
             first="usually" if latents and first is None and hasattr(array, "detach") else first,
             picture=not latents,
         )
-        check_type(find_type(array), types, name=name)
+        self._type, self._types, self._name = find_type(array), tuple(types), name
+        check_type(self._type, types, name=name)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -103,12 +108,23 @@ class ArraySource:
         known = self._fingerprint
         if known is None and isinstance(self._array, np.ndarray):
             known = fingerprint_array(self._array)
+            if isinstance(self._array, np.ma.MaskedArray):
+                known += f", mask {fingerprint_array(np.ma.getmaskarray(self._array))}"
         return known if known is None or self._layout.index is None else f"{known}, index {self._layout.index}"
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
         part = to_numpy(self._array[tuple(span.slice for span in self._layout.find_spans(window))])
-        values = self._layout.to_map(part)
+        # Bytes and floats mean other values; among floats there may be others, as where a file scales them.
+        if part.dtype.name not in self._types or (part.dtype == np.uint8) != (self._type == np.uint8):
+            raise InputError(
+                f"The array gives other numbers than it says: {self._name}, dtype={self._type.name}, given="
+                f"{part.dtype.name}. Pass numpy.asarray(...) of it."
+            )
+        values = self._layout.to_map(np.asarray(part))
+        if np.ma.is_masked(part):
+            masked = self._layout.to_map(np.ma.getmaskarray(part).astype(np.float32))
+            return np.where(masked > 0, np.float32(np.nan), values)
         # The caller may write to what it gets, and the array belongs to somebody else.
         return values.copy() if np.may_share_memory(values, part) else values
 
@@ -137,9 +153,10 @@ def find_type(array: SliceableArray) -> np.dtype[Any]:
         InputError: NumPy cannot take its elements.
     """
     dtype: np.dtype[Any]
-    with suppress(TypeError):
-        dtype = np.dtype(array.dtype)
-        return dtype
+    with suppress(TypeError, ValueError):
+        if array.dtype is not None:  # which would be float64
+            dtype = np.dtype(array.dtype)
+            return dtype
     # torch and TensorFlow name their types in their own way; one element tells.
     try:
         dtype = to_numpy(array[(slice(0, 1),) * len(array.shape)]).dtype
@@ -152,8 +169,13 @@ def find_type(array: SliceableArray) -> np.dtype[Any]:
 
 
 def to_numpy(part: Any) -> NDArray[Any]:
-    """Return a part of an array as NumPy's; of a torch tensor on any device, and of its bfloat16 as float32."""
+    """Return a part of an array as NumPy's, with its mask where it has one.
+
+    Of a torch tensor it may be on any device, and its bfloat16 become float32.
+    """
     if hasattr(part, "detach"):
         part = part.detach().cpu()
         part = part.float() if str(part.dtype) == "torch.bfloat16" else part
-    return np.asarray(part)
+    if hasattr(part, "compute"):
+        part = part.compute()  # dask's: numpy.asarray would drop a mask
+    return part if isinstance(part, np.ma.MaskedArray) else np.asarray(part)

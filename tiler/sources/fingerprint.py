@@ -61,7 +61,9 @@ def fingerprint_array(array: NDArray[Any]) -> str:
         for index in np.ndindex(array.shape[:-2])
         for start in range(0, height, step)
     )
-    return f"{describe_shape(array.shape)} {array.dtype.str}, sha256 {digest(pieces)}"
+    # Types that NumPy does not have itself, such as bfloat16, are all the same to it but for their name.
+    name = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
+    return f"{describe_shape(array.shape)} {name}, sha256 {digest(pieces)}"
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
@@ -73,7 +75,7 @@ def digest(pieces: Iterator[Any]) -> str:
     """Return the sha256 of some bytes, piece by piece."""
     total = hashlib.sha256()
     for piece in pieces:
-        total.update(piece.data if isinstance(piece, np.ndarray) else piece)
+        total.update(piece.view(np.uint8).data if isinstance(piece, np.ndarray) else piece)
     return total.hexdigest()
 
 

@@ -137,11 +137,26 @@ def check_type(dtype: np.dtype[Any], types: Sequence[str], *, name: str) -> None
             f"Python objects, not numbers: {name}, dtype={describe_type(dtype)}. They could run code "
             "and are never loaded. Save an array of float32."
         )
+    if dtype.names is not None:
+        raise InputError(
+            f"A structured array, not numbers: {name}, dtype={describe_type(dtype)}, fields={describe_fields(dtype)}. "
+            "Save one of them."
+        )
+    if dtype.name in ("void8", "void16"):
+        raise InputError(
+            f"Raw bytes, not numbers: {name}, dtype=V{dtype.itemsize}. As such NumPy saves bfloat16 (V2) and float8 "
+            "(V1), and does not say which. Convert them before: array.astype(numpy.float32)."
+        )
     if dtype.name not in types:
         raise InputError(
             f"Wrong number type: {name}, dtype={describe_type(dtype)}. It must be one of "
             f"{', '.join(types)}. Convert it first."
         )
+
+
+def describe_fields(dtype: np.dtype[Any]) -> str:
+    """Return the names of a structured dtype's fields, kept short: there may be thousands."""
+    return ascii(", ".join(dtype.names or ()))[1:-1][:60]
 
 
 def describe_type(dtype: np.dtype[Any]) -> str:

@@ -103,15 +103,15 @@ def cut_header(start: bytes) -> tuple[str, int]:
         ValueError: it does not begin as a ``.npy`` file, or the header is too long.
     """
     version = start[:8].removeprefix(b"\x93NUMPY")
-    # Version 3.0 differs from 2.0 in the names of fields alone, and an array of numbers has none.
-    length_bytes = {b"\1\0": 2, b"\2\0": 4}.get(version)
+    # Version 3.0 differs from 2.0 in the names of fields alone, which may have any letters.
+    length_bytes = {b"\1\0": 2, b"\2\0": 4, b"\3\0": 4}.get(version)
     if length_bytes is None:
         raise ValueError(f"it begins with {start[:8]!r}")
-    text_start = 8 + length_bytes
+    text_start, letters = 8 + length_bytes, "utf-8" if version == b"\3\0" else "latin-1"
     length = int.from_bytes(start[8:text_start], "little")
     if not 0 < length <= min(HEADER_LIMIT_BYTES, len(start) - text_start):
         raise ValueError(f"a header of {length} bytes, limit={HEADER_LIMIT_BYTES}")
-    return start[text_start : text_start + length].decode("latin-1"), text_start + length
+    return start[text_start : text_start + length].decode(letters), text_start + length
 
 
 def parse_header(text: str) -> dict[str, Any]:
