@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import profiles
 import pytest
 import tifffile
 from click.testing import CliRunner
@@ -241,6 +242,28 @@ def test_encode_writes_latents_that_decode_reads(folder):
     assert np.load("latents.npy").shape == (1, 4, 6, 7)
     assert run("decode", "latents.npy", "again.npy", "--weights", "photo").exit_code == 0
     assert np.load("again.npy").shape == (48, 56, 3)
+
+
+def test_encode_says_what_became_of_the_colours_and_keeps_it_with_the_latents(folder):
+    random = np.random.default_rng(3)
+    pixels = random.integers(0, 256, (40, 48, 4)).astype(np.uint8)
+    pixels[:20, :, 3] = 255
+    profile = profiles.rgb(profiles.EXCHANGED)
+    Image.fromarray(pixels).save("image.png", icc_profile=profile)
+    # The right picture, in a way of its own: red and green change places, then black shows through.
+    shares = pixels[:, :, 3:] / 255
+    np.save("right.npy", (pixels[:, :, [1, 0, 2]] / 255 * shares).astype(np.float32))
+    result = run("encode", "image.png", "a.safetensors", "--weights", "photo", "--background", "black")
+    assert result.exit_code == 0
+    converted = "olours converted to sRGB: they were of a test"
+    assert f"\nC{converted}\nTransparency composited on black\n" in result.stdout
+    run("encode", "right.npy", "b.safetensors", "--weights", "photo")
+    (found, expected), said = [load_file(f"{name}.safetensors")["latents"] for name in "ab"], Path("a.safetensors")
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert converted.encode() in said.read_bytes()
+    failed = run("encode", "image.png", "c.npy", "--weights", "photo", "--background", "blue")
+    assert failed.exit_code == 2
+    assert "No such background: background='blue'" in failed.stderr
 
 
 def test_encode_says_which_values_are_beyond_0_to_1_and_refuses_what_is_far(folder):

@@ -47,7 +47,7 @@ def find_said(image: "pyvips.Image", path: Path, format: str) -> tuple[Encoding 
             # Of a half that is not said, the one of sRGB is meant.
             primaries, transfer = 1 if primaries == UNSAID else primaries, 13 if transfer == UNSAID else transfer
             return _read_codes(primaries, transfer), []
-        if format == "JPEG 2000":
+        if format == "JPEG2000":
             content = read_profile_of_jpeg2000(path)
             return (None if content is None else IccProfile(content)), []
         if format == "BMP":
