@@ -86,9 +86,9 @@ LATENTS = "--key --index --axes --latent-space --latent-scale --latent-shift --u
 WORDS = {
     "decode": f"{LATENTS} --weights --region --tile-size --memory --workers --precision --dtype --layout "
     "--compression --quality --file-tile --pyramid --no-pyramid --dpi --pixel-size --overwrite --resume --force "
-    "--verify --dry-run --scheduler --profile --quiet",
+    "--keep-metadata --verify --dry-run --scheduler --profile --quiet",
     "encode": "--axes --weights --tile-size --memory --workers --precision --nonfinite --page --colour --background "
-    "--overwrite --resume --force --dry-run --profile --quiet",
+    "--overwrite --resume --force --keep-metadata --dry-run --profile --quiet",
     "plan": f"{LATENTS} --weights --region --tile-size --memory --workers --file-tile",
     "verify": f"{LATENTS} --weights --region --samples --seed --quiet",
     "preview": f"{LATENTS} --weights --size --overwrite --quiet",
@@ -184,6 +184,7 @@ def calls(monkeypatch):
 def test_options_reach_the_library(folder, calls):
     options = ["--tile-size", "160", "--memory", "0.5", "--workers", "3", "--precision", "bfloat16"]
     options += ["--overwrite", "--quiet", "--weights", "w.safetensors", "--resume", "--force", "--nonfinite", "zero"]
+    options += ["--keep-metadata"]
     of_tiff = ["--compression", "jxl", "--quality", "77", "--file-tile", "80", "--layout", "ome", "--dtype", "uint16"]
     run("encode", "a", "b", *options, "--colour", "linear", "--background", "black")
     of_latents = ["--key", "z", "--index", "3", "--latent-space", "vae", "--latent-scale", "2", "--latent-shift", "-1"]
@@ -191,7 +192,7 @@ def test_options_reach_the_library(folder, calls):
     run("decode", "a", "b.tif", *options, "--region", "1,2,30,40", *of_tiff, *of_latents)
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
     common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
-    common |= {"resume": True, "force": True}
+    common |= {"resume": True, "force": True, "keep_metadata": True}
     of_picture = {"nonfinite": "zero", "axes": None, "page": None, "colour": "linear", "background": "black"}
     assert calls["encode"] == ([Path("a"), Path("b")], common | of_picture)
     said = {"key": "z", "index": 3, "space": "vae", "scale": 2.0, "shift": -1.0}

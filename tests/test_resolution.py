@@ -111,7 +111,10 @@ def test_an_ome_zarr_says_the_pixel_size_of_every_level(decode):
         ("a.jpg", {"dpi": 65536}, "No such resolution in a JPEG"),
         ("a.png", {"dpi": 0.5}, "No such resolution in a PNG"),
         ("a.tif", {"dpi": 300, "pixel_size_um": 2.0}, "Two resolutions: dpi=300, pixel size=2.0 µm"),
-        *(("a.tif", {"dpi": each}, "No such resolution: dpi=") for each in (0, -1, np.nan, np.inf, True, "300", 2e6)),
+        *(
+            ("a.tif", {"dpi": each}, "(No such resolution|Not a number): dpi=")
+            for each in (0, -1, np.nan, np.inf, True, "300", 2e6)
+        ),
         *(("a.zarr", {"pixel_size_um": each}, "No such resolution: pixel size=") for each in (0, -0.5, 1e-4)),
     ],
     ids=str,

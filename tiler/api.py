@@ -56,6 +56,7 @@ from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.kept_size import note_size, tell_not_kept
+from tiler.sources.metadata import take_along
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.ranges import WithinRange, check_range
 from tiler.sources.source import Source
@@ -81,6 +82,7 @@ def decode(
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
+    keep_metadata: bool = False,
     verify: Samples | None = None,
     progress: Progress | None = None,
     profile: Profile | None = None,
@@ -104,6 +106,9 @@ def decode(
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
+        keep_metadata: whether what a ``.safetensors``, ``.latent`` or PNG of latents says besides, such as the prompt
+            and the workflow of ComfyUI, is taken along: texts of a PNG, EXIF of JPEG and WebP, the description of a
+            TIFF, attributes of a Zarr.
         verify: how many windows of the finished file to decode again, or "all", as ``tiler.verify`` does.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
         profile: gets the seconds that each stage took.
@@ -149,7 +154,8 @@ def decode(
     source, axes = latents.open_and_tell(checkpoint.network, convention=convention, replaced=replaced)
     area = find_area(latents, checkpoint.network, source, region)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
-    planned = file.plan(plan, overwrite=overwrite)
+    metadata, said = take_along(latents.data, keep=keep_metadata)
+    planned = file.plan(plan, overwrite=overwrite, metadata=metadata)
     check_range(source.source if isinstance(source, Upscaled) else source)
     model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype)
     if executor is not None:
@@ -175,8 +181,9 @@ def decode(
         profile=profile or Profile(),
         open_source=partial(latents.open, checkpoint.network, convention=convention),
     )
-    # Pipelines have the channels first: who has them last should know that this was seen.
-    said = (f"the latents were read as {axes}, channels last",) if axes and axes.endswith("C") else ()
+    if axes and axes.endswith("C"):
+        # Pipelines have the channels first: who has them last should know that this was seen.
+        said += (f"the latents were read as {axes}, channels last",)
     report = replace(run_and_report(job, progress, started, executor), n_replaced=len(replaced), notes=said)
     REPORT.info(describe_report(report))
     if verify is None:
@@ -264,6 +271,7 @@ def encode(
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
+    keep_metadata: bool = False,
     progress: Progress | None = None,
     profile: Profile | None = None,
 ) -> Report:
@@ -292,6 +300,8 @@ def encode(
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
+        keep_metadata: whether EXIF and texts of the picture are taken along, into the metadata of a ``.safetensors`` or
+            texts of a PNG, for ``decode``; never its orientation, which is applied, nor a thumbnail.
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
         profile: gets the seconds that each stage took.
 
@@ -326,15 +336,15 @@ def encode(
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
-    said: list[str] = []
+    metadata, said = take_along(image, keep=keep_metadata, picture=True)
     colours = getattr(opened, "notes", ())
     notes = {"colours": "; ".join(colours)} if colours and file.keeps else {}
     if opened.shape[:2] != source.shape[:2]:
         if file.keeps:
             notes.update(note_size(*opened.shape[:2]))
         else:
-            said.append(tell_not_kept(opened.shape[:2], source.shape[:2], Path(latents)))
-    planned = file.plan(plan, overwrite=overwrite, notes=notes)
+            said += (tell_not_kept(opened.shape[:2], source.shape[:2], Path(latents)),)
+    planned = file.plan(plan, overwrite=overwrite, notes=notes, metadata=metadata)
     model = partial(load_model, path, "encoder", precision)
     inputs: Fields = {
         "image": fingerprint_source(source),

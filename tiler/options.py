@@ -198,6 +198,7 @@ RULES: dict[str, Rule] = {
     "overwrite": flag,
     "resume": flag,
     "force": flag,
+    "keep_metadata": flag,
     "verify": or_none(samples),
     "samples": samples,
     "seed": seed,

@@ -201,6 +201,11 @@ background = _option(
     "--background", metavar="#RRGGBB", default="white", help="What shows through where a picture is transparent."
 )
 page = _number("--page", metavar="N", help="Which of several pictures in the file, from 0.")
+keep_metadata = _option(
+    "--keep-metadata",
+    is_flag=True,
+    help="Take along what the input says besides its values: prompt, workflow, EXIF, other texts.",
+)
 dpi = _option(
     "--dpi",
     metavar="X",
@@ -276,4 +281,6 @@ output = _group(
     },
 )
 resources = _group("resources", dict, {"tile_size_px": tile_size, "memory_bytes": memory, "workers": workers})
-conduct = _group("conduct", dict, {"overwrite": overwrite, "resume": resume, "force": force})
+conduct = _group(
+    "conduct", dict, {"overwrite": overwrite, "resume": resume, "force": force, "keep_metadata": keep_metadata}
+)

@@ -1,5 +1,7 @@
 """Files of latents to be made by ``encode``, told apart by their endings."""
 
+import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,16 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from taesd_core.safetensors_file import HEADER_LIMIT_BYTES
+from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.sinks.encoded_sink import count_encoded_bytes
 from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
 from tiler.sinks.npy_sink import NpySink
 from tiler.sinks.outputs import check_kind
+from tiler.sinks.picture_sink import check_metadata
 from tiler.sinks.planned_file import PathLike, PlannedFile
 from tiler.sinks.strided_sink import StridedSink, count_bytes
+from tiler.sources.metadata import EXIF_NAME
 
+MOST_METADATA_BYTES = HEADER_LIMIT_BYTES - 100_000
+"""Or nobody could read the file again."""
 LATENT_KINDS = (".npy", ".safetensors", ".png")
 """What ``encode`` writes."""
 
@@ -45,13 +54,21 @@ class LatentFile:
         """Whether it has a place for what is said of its latents."""
         return Path(self.path).suffix.lower() != ".npy"
 
-    def plan(self, plan: Plan, *, overwrite: bool, notes: Mapping[str, str] | None = None) -> PlannedFile:
+    def plan(
+        self,
+        plan: Plan,
+        *,
+        overwrite: bool,
+        notes: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
+    ) -> PlannedFile:
         """Return the file that holds the output of a plan.
 
         Args:
             plan: the plan.
             overwrite: whether an existing file may be replaced.
             notes: texts to be kept with the latents, by name, where it has a place for them.
+            metadata: what is to be taken along from the picture.
 
         Raises:
             OptionError: the latents do not fit such a file.
@@ -66,10 +83,37 @@ class LatentFile:
             return sink(path, shape, np.float32, channels_first=True, overwrite=overwrite, reopen=reopen)
 
         said: Fields = {"kind": kind, **(notes or {})}
+        if metadata is not None:
+            said |= metadata.fields
+            notes = self._add_metadata(notes or {}, metadata)
+        n_extra = sum(2 * (len(name) + len(text)) for name, text in (notes or {}).items())
         if kind != ".png":
-            return PlannedFile(path, overwrite, open_sink, count_bytes(shape, np.float32) + 1000, 1, said)
+            return PlannedFile(path, overwrite, open_sink, count_bytes(shape, np.float32) + 1000 + n_extra, 1, said)
         check_png_shape(shape)
         # All of the array is read to memory to be encoded.
         array_bytes, encoded_bytes = count_bytes(shape, np.uint8), count_encoded_bytes(shape, np.uint8)
+        encoded_bytes += n_extra
         most_bytes = array_bytes + 1000 + encoded_bytes
         return PlannedFile(path, overwrite, open_sink, most_bytes, 1, said, array_bytes, encoded_bytes)
+
+    def _add_metadata(self, notes: Mapping[str, str], metadata: Metadata) -> dict[str, str]:
+        """Return all that is to be kept as texts.
+
+        Raises:
+            OptionError: the file has no place for it.
+        """
+        if not self.keeps:
+            raise OptionError(
+                f"A .npy has no place for metadata: path={self.path}. Leave --keep-metadata out, or write .safetensors."
+            )
+        exif = {EXIF_NAME: base64.b64encode(metadata.exif).decode()} if metadata.exif else {}
+        texts = {**metadata.texts, **exif, **notes}
+        n_bytes = len(json.dumps(texts))
+        if n_bytes > MOST_METADATA_BYTES:
+            raise OptionError(
+                f"Too large to be taken along: metadata={n_bytes} bytes, limit={MOST_METADATA_BYTES} bytes. Leave "
+                "--keep-metadata out."
+            )
+        if Path(self.path).suffix.lower() == ".png":
+            check_metadata("png", Metadata(texts))
+        return texts

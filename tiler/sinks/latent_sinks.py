@@ -1,5 +1,6 @@
 """Other files of latents than ``.npy`` as sinks: ``.safetensors``, and PNG of 8-bit latents."""
 
+import base64
 import json
 import math
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from tiler.sinks.encoded_sink import Appended, EncodedSink
 from tiler.sinks.png_writer import SIGNATURE
 from tiler.sinks.sink import Piece
 from tiler.sinks.strided_sink import StridedSink
+from tiler.sources.metadata import EXIF_NAME
 from tiler.window import Window
 
 TENSOR_NAME = "latents"
@@ -113,11 +115,13 @@ class LatentPngSink(EncodedSink):
         from PIL.PngImagePlugin import PngInfo
 
         texts = PngInfo()
+        exif = base64.b64decode(self._notes.get(EXIF_NAME, ""))
         for name, text in self._notes.items():
-            texts.add_text(name, text)
+            if name != EXIF_NAME:
+                texts.add_text(name, text)
         content = files.read_at(self._file, math.prod(self.shape), self._start)
         picture = Image.fromarray(np.frombuffer(content, np.uint8).reshape(self.shape))
-        picture.save(output, "PNG", pnginfo=texts)  # type: ignore[arg-type]
+        picture.save(output, "PNG", pnginfo=texts, **({"exif": exif} if exif else {}))  # type: ignore[arg-type]
 
 
 def check_png_shape(shape: tuple[int, int, int]) -> None:

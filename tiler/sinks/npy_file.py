@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from tiler.errors import OptionError
+from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.sinks.compression import DType
@@ -33,13 +35,15 @@ class Npy:
         """Return what tiles must be multiples of by default, px."""
         return 512
 
-    def plan(self, plan: Plan, *, overwrite: bool) -> PlannedFile:
+    def plan(self, plan: Plan, *, overwrite: bool, metadata: Metadata | None = None) -> PlannedFile:
         """Return the file that holds the output of a plan.
 
         Raises:
             OptionError: an option is out of its range.
         """
         check_dtype(self.dtype)
+        if metadata is not None:
+            raise OptionError(f"A .npy has no place for metadata: path={self.path}. Leave --keep-metadata out.")
         path, shape = Path(self.path), plan.output_shape
         open_sink = partial(NpySink, path, shape, self.dtype, overwrite=overwrite)
         return PlannedFile(

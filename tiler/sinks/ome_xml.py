@@ -1,6 +1,7 @@
 """What an OME-TIFF says of itself: one flat RGB image, and how it was made."""
 
 import json
+import re
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -24,6 +25,10 @@ def write_ome_xml(
     """
     from tifffile import OmeXml
 
+    annotations = json.loads(description or "{}")
+    # Annotations are texts: a name each.
+    annotations |= {f"metadata {name}": text for name, text in annotations.pop("metadata", {}).items()}
+    annotations = {_to_xml(name): _to_xml(str(text)) for name, text in annotations.items()}
     sizes: dict[str, Any] = {}
     if pixel_size_um is not None:
         for axis in "XY":
@@ -38,7 +43,12 @@ def write_ome_xml(
         (1, 1, 1, *shape),
         axes="YXS",
         Name="image",
-        MapAnnotation=json.loads(description or "{}"),
+        MapAnnotation=annotations,
         **sizes,
     )
     return str(xml.tostring())
+
+
+def _to_xml(text: str) -> str:
+    """Return a text without what XML cannot hold. Source: XML 1.0, 2.2."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)

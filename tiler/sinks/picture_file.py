@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.sinks.compression import DType
 from tiler.sinks.encoded_sink import count_encoded_bytes
-from tiler.sinks.picture_sink import LIMITS, PictureFormat, PictureSink, check_dpi, check_picture
+from tiler.sinks.picture_sink import LIMITS, PictureFormat, PictureSink, check_dpi, check_metadata, check_picture
 from tiler.sinks.planned_file import PathLike, PlannedFile, check_lossless
 from tiler.sinks.resolution import Resolution
 from tiler.sinks.strided_sink import count_bytes
@@ -42,7 +43,7 @@ class _Picture:
         """Return what tiles must be multiples of by default, px."""
         return 512
 
-    def plan(self, plan: Plan, *, overwrite: bool) -> PlannedFile:
+    def plan(self, plan: Plan, *, overwrite: bool, metadata: Metadata | None = None) -> PlannedFile:
         """Return the file that holds the output of a plan.
 
         Raises:
@@ -51,6 +52,7 @@ class _Picture:
         path, shape, limits = Path(self.path), plan.output_shape, LIMITS[self.format]
         check_picture(path, shape, self.format, self.dtype, self.quality)
         check_dpi(self.format, self.dpi)
+        check_metadata(self.format, metadata)
         open_sink = partial(
             PictureSink,
             path,
@@ -59,12 +61,16 @@ class _Picture:
             dtype=self.dtype,
             quality=self.quality,
             dpi=self.dpi,
+            metadata=metadata,
             overwrite=overwrite,
         )
         said: Fields = {"kind": limits.name, "dtype": self.dtype, **Resolution(self.dpi).fields}
         if self.quality < 100 or self.format == "jpeg":
             said["quality"] = self.quality
         encoded_bytes = count_encoded_bytes(shape, self.dtype)
+        if metadata is not None:
+            said |= metadata.fields
+            encoded_bytes += metadata.size_bytes
         return PlannedFile(
             path,
             overwrite,

@@ -11,16 +11,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler.errors import OptionError
+from tiler.metadata import Metadata
 from tiler.phase import Phase
 from tiler.sinks.encoded_sink import Appended, EncodedSink
-from tiler.sinks.png_writer import write_png
+from tiler.sinks.png_writer import is_keyword, write_png
 from tiler.sinks.resolution import Resolution
 from tiler.sinks.sink import check_rgb
 from tiler.sinks.srgb_profile import srgb_profile
 from tiler.sinks.tile_codec import check_dtype
+from tiler.sources.input_file import printable
 from tiler.window import Span
 
 PictureFormat = Literal["png", "jpeg", "webp"]
+MOST_JPEG_METADATA_BYTES = 60_000
+"""A segment has 64 kB, and some of it is for how the image was made."""
 MOST_JPEG_DPI = 2**16 - 1
 """Source: JFIF 1.02, Xdensity."""
 
@@ -59,6 +63,7 @@ class PictureSink(EncodedSink):
         dtype: of the pixels: uint8, and for PNG uint16.
         quality: of JPEG and WebP, 1 to 100; a WebP of 100 is lossless.
         dpi: pixels an inch, if somebody says them.
+        metadata: texts and EXIF to be stored with the image.
         overwrite: whether an existing file may be replaced (when the new one is complete).
         description: any text, stored with the image.
         reopen: write on what an earlier run left; all else must be as it was then.
@@ -78,12 +83,15 @@ class PictureSink(EncodedSink):
         dtype: DTypeLike = np.uint8,
         quality: int = 90,
         dpi: float | None = None,
+        metadata: Metadata | None = None,
         overwrite: bool = False,
         description: str | None = None,
         reopen: bool = False,
     ) -> None:
         check_picture(Path(path), shape, format_, dtype, quality)
         check_dpi(format_, dpi)
+        check_metadata(format_, metadata)
+        self.metadata = metadata or Metadata()
         self.format, self.quality, self.dpi, self.description = format_, quality, dpi, description
         self.signature = LIMITS[format_].signature
         super().__init__(path, shape, dtype, overwrite=overwrite, reopen=reopen)
@@ -99,6 +107,7 @@ class PictureSink(EncodedSink):
                 profile=profile,
                 description=self.description,
                 dpi=self.dpi,
+                metadata=self.metadata,
             )
         else:
             self._encode_by_pillow(output)
@@ -114,8 +123,9 @@ class PictureSink(EncodedSink):
             image.paste(Image.fromarray(strip), (0, row))
             row += len(strip)
         options: dict[str, Any] = {"icc_profile": srgb_profile(), "quality": self.quality}
+        exif, rest = self.metadata.for_pictures()
         if self.description:
-            options["xmp"] = _write_xmp(self.description)
+            options["xmp"] = _write_xmp(rest.add_to(self.description))
         if self.format == "jpeg":
             options["subsampling"] = "4:2:0"
             if self.dpi is not None:
@@ -124,9 +134,9 @@ class PictureSink(EncodedSink):
             options |= {"lossless": True, "exact": True, "quality": 0, "method": 0}
         if self.format == "webp" and self.dpi is not None:
             # 296 is the unit, 2 an inch. Source: EXIF 2.3, 4.6.4.
-            exif = Image.Exif()
             exif[282] = exif[283] = self.dpi
             exif[296] = 2
+        if len(exif):
             options["exif"] = exif
         image.save(output, LIMITS[self.format].name, **options)  # type: ignore[arg-type]
 
@@ -182,6 +192,31 @@ def check_dpi(format_: PictureFormat, dpi: float | None) -> None:
         raise OptionError(
             f"No such resolution in a JPEG: dpi={dpi}. Use a whole number from 1 to {MOST_JPEG_DPI}, or write a TIFF."
         )
+
+
+def check_metadata(format_: PictureFormat, metadata: Metadata | None) -> None:
+    """Refuse metadata that a format cannot hold.
+
+    Raises:
+        OptionError: that is so.
+    """
+    if metadata is None:
+        return
+    if format_ == "png":
+        for name, text in metadata.texts.items():
+            if not is_keyword(name) or "\0" in text:
+                raise OptionError(
+                    f"No text of a PNG: name={printable(name)}. Names have 1 to 79 characters of Latin-1. Leave "
+                    "--keep-metadata out, or write a TIFF."
+                )
+    if format_ == "jpeg":
+        exif, rest = metadata.for_pictures()
+        for size in (len(exif.tobytes()), len(rest.add_to("{}"))):
+            if size > MOST_JPEG_METADATA_BYTES:
+                raise OptionError(
+                    f"Too large for a JPEG: metadata={size} bytes, limit={MOST_JPEG_METADATA_BYTES} bytes. Leave "
+                    "--keep-metadata out, or write a PNG, WebP or TIFF."
+                )
 
 
 def _write_xmp(description: str) -> bytes:

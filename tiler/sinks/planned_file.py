@@ -2,12 +2,13 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.metadata import Metadata
 from tiler.plan import Plan
 from tiler.sinks.sink import Sink
 
@@ -22,6 +23,20 @@ class OpenSink(Protocol):
 
     def __call__(self, *, reopen: bool, description: str) -> Sink:
         """Return it anew, or on what an earlier run has left; the description is JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Opens a sink whose description holds metadata as well."""
+
+    open_sink: OpenSink
+    """Opens it."""
+    metadata: Metadata
+    """What is to be taken along."""
+
+    def __call__(self, *, reopen: bool, description: str) -> Sink:
+        """Return it anew, or on what an earlier run has left."""
+        return self.open_sink(reopen=reopen, description=self.metadata.add_to(description))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,17 @@ class PlannedFile:
     """Memory that it takes to complete it."""
     encoded_bytes: int = 0
     """Of ``most_bytes``, what is written only when all tiles are there."""
+
+    def with_metadata(self, metadata: Metadata | None) -> "PlannedFile":
+        """Return the file with metadata in its description, if there are any."""
+        if metadata is None:
+            return self
+        return replace(
+            self,
+            open_sink=Described(self.open_sink, metadata),
+            most_bytes=self.most_bytes + metadata.size_bytes,
+            fields=self.fields | metadata.fields,
+        )
 
 
 def choose_step(size_px: int, file_tile_px: int | None) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler.metadata import Metadata
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SUB, UP, PAETH = 1, 2, 4
 LEVEL = 1
@@ -27,6 +29,7 @@ def write_png(
     profile: bytes,
     description: str | None,
     dpi: float | None = None,
+    metadata: Metadata | None = None,
 ) -> None:
     """Write an RGB image.
 
@@ -38,6 +41,7 @@ def write_png(
         profile: an ICC profile.
         description: any text.
         dpi: pixels an inch, if somebody says them.
+        metadata: more texts, and EXIF.
     """
     height, width, channels = shape
     write(SIGNATURE)
@@ -49,6 +53,11 @@ def write_png(
     if description:
         # Not compressed, of no language.
         write(_chunk(b"iTXt", b"Description\0\0\0\0\0" + description.encode()))
+    if metadata is not None:
+        for name, text in metadata.texts.items():
+            write(_make_text(name, text))
+        if metadata.exif:
+            write(_chunk(b"eXIf", metadata.exif))
     compressor = zlib.compressobj(LEVEL)
     for rows in _filter(strips, width * channels * dtype.itemsize, channels * dtype.itemsize):
         content = compressor.compress(rows)
@@ -56,6 +65,23 @@ def write_png(
             write(_chunk(b"IDAT", content))
     write(_chunk(b"IDAT", compressor.flush()))
     write(_chunk(b"IEND", b""))
+
+
+def is_keyword(name: str) -> bool:
+    """Tell whether a text can have this name."""
+    try:
+        return 1 <= len(name.encode("latin-1")) < 80 and "\0" not in name
+    except UnicodeEncodeError:
+        return False
+
+
+def _make_text(name: str, text: str) -> bytes:
+    key = name.encode("latin-1") + b"\0"
+    try:
+        # What most programs look for.
+        return _chunk(b"tEXt", key + text.encode("latin-1"))
+    except UnicodeEncodeError:
+        return _chunk(b"iTXt", key + b"\0\0\0\0" + text.encode())
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

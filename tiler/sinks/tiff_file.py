@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
@@ -70,7 +71,7 @@ class Tiff:
         """Return what tiles must be multiples of by default, px: whole tiles of the file."""
         return choose_step(size_px, self.file_tile_px)
 
-    def plan(self, plan: Plan, *, overwrite: bool) -> PlannedFile:
+    def plan(self, plan: Plan, *, overwrite: bool, metadata: Metadata | None = None) -> PlannedFile:
         """Return the file that holds the output of a plan.
 
         Raises:
@@ -103,7 +104,7 @@ class Tiff:
             tiff_sink.count_most_bytes(shape, codec, pyramid=self.pyramid),
             len(level_shapes(*shape[:2], file_tile_px)) if self.pyramid else 1,
             said | resolution.fields | {"TIFF tile": f"{file_tile_px} px", "pyramid": self.pyramid},
-        )
+        ).with_metadata(metadata)
 
     def check_verifiable(self) -> None:
         """Refuse what cannot be verified.

@@ -1,18 +1,86 @@
-"""What a file says besides its values."""
+"""What a file says besides its values: texts by name, and EXIF."""
 
+import base64
+import json
 import os
-import struct
-import zlib
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from taesd_core.file_kinds import BoundedFile, find_kind
 from taesd_core.safetensors_file import SafetensorsError, read_metadata
-from tiler.sources.input_file import open_regular_file
+from tiler.metadata import Metadata, clean_exif
+from tiler.sources.image_source import pillow_limit
+from tiler.sources.input_file import open_regular_file, printable
+from tiler.sources.png_texts import read_png_texts
 
-PNG_START_BYTES = 8
-"""What comes before a PNG's first chunk."""
-LIMIT_BYTES = 2**24
-"""Most that is read of all texts of a file: a workflow takes some MB."""
+EXIF_NAME = "exif"
+"""Name of EXIF among the texts of a ``.safetensors``, in base64."""
+OF_THE_FILE = ("latent_space", "image_size_px", "colours", "format", "Software")
+"""Texts that are said of the file itself."""
+DESCRIPTION, DESCRIPTION_TAG = "Description", 270
+"""Where a PNG and EXIF describe a picture."""
+OF_ANOTHER_FILE = ('{"shape"', "<?xml", "<OME", "ImageJ=")
+"""How descriptions begin that only programs read, of how the file is stored: tifffile's, OME's and ImageJ's."""
+
+
+def take_along(data: object, *, keep: bool, picture: bool = False) -> tuple[Metadata | None, tuple[str, ...]]:
+    """Return what is to be taken along of a file, and what is to be said of it.
+
+    Args:
+        data: a path; nothing else says anything besides its values.
+        keep: whether it is asked for.
+        picture: whether it is a file of a picture, or of latents.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    found = read_all(Path(data), picture=picture) if isinstance(data, str | os.PathLike) else Metadata()
+    names = ", ".join(map(printable, found.names[:6])) + (" …" if len(found.names) > 6 else "")
+    if not keep:
+        return None, (f"the metadata of the input ({names}) are not taken along; --keep-metadata does",) * bool(names)
+    notes = []
+    if found.has_place:
+        notes.append("the metadata that are taken along name a place on earth (GPS)")
+    if found.left:
+        notes.append(f"of the metadata of the input these are not taken along: {', '.join(found.left)}")
+    if not names:
+        notes.append("the input has no metadata to take along")
+    return found, tuple(notes)
+
+
+def read_all(path: Path, *, picture: bool = False) -> Metadata:
+    """Return what a file says besides its values, but for what is said of the file itself.
+
+    Args:
+        path: the file.
+        picture: whether it is a file of a picture, or of latents.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    texts, raw, left = _read_raw(path)
+    exif = b""
+    if EXIF_NAME in texts:
+        packed = texts.pop(EXIF_NAME)
+        exif = _clean(lambda: _load(base64.b64decode(packed)), left)
+    elif raw:
+        exif = _clean(lambda: _load(raw), left)
+    elif picture and not texts and not path.is_dir():
+        exif = _read_by_pillow(path, texts, left)
+    for name in [*texts]:
+        if name.startswith(("XML:com.adobe.xmp", "Raw profile type")):
+            left.append(printable(name))
+            del texts[name]
+        elif name in OF_THE_FILE:
+            del texts[name]
+        elif not _is_text(name + texts[name]):
+            left.append(printable(name))
+            del texts[name]
+    if DESCRIPTION in texts:
+        _open_description(texts.pop(DESCRIPTION), texts, lambda text: texts.update({DESCRIPTION: text}))
+    return Metadata(texts, exif, tuple(left))
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -21,50 +89,90 @@ def read_texts(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file cannot be opened.
     """
+    return _read_raw(path)[0]
+
+
+def _read_raw(path: Path) -> tuple[dict[str, str], bytes, list[str]]:
     if path.is_dir():
-        return {}
+        return {}, b"", []
     with BoundedFile(open_regular_file(path), "rb") as file:
         kind = find_kind(file).name
         try:
             if kind == "png":
-                return _read_png_texts(file.fileno())
-            return read_metadata(file.fileno()) if kind == "safetensors" else {}
+                return read_png_texts(file.fileno())
+            return read_metadata(file.fileno()) if kind == "safetensors" else {}, b"", []
         except SafetensorsError:
-            return {}
+            return {}, b"", []
 
 
-def _read_png_texts(descriptor: int) -> dict[str, str]:
-    """Source: https://www.w3.org/TR/png-3, 11.3.3; a chunk that is no such text is passed over."""
-    texts: dict[str, str] = {}
-    position, room = PNG_START_BYTES, LIMIT_BYTES
-    while len(head := os.pread(descriptor, 8, position)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind in (b"tEXt", b"zTXt", b"iTXt") and length <= room:
-            name, _, rest = os.pread(descriptor, length, position + 8).partition(b"\0")
-            text = _decode_text(kind, rest, room)
-            room -= length
-            if text is not None:
-                room -= len(text)
-                texts.setdefault(name.decode("latin-1"), text)
-        position += 12 + length
-    return texts
+def _read_by_pillow(path: Path, texts: dict[str, str], left: list[str]) -> bytes:
+    """Return the EXIF of a JPEG, TIFF, WebP or AVIF; nothing is decoded."""
+    from PIL import Image, UnidentifiedImageError
+
+    def read() -> Any:
+        # However large it is: only its header is read.
+        pillows_own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with Image.open(path, formats=["JPEG", "TIFF", "WEBP", "AVIF"]) as image:
+                exif = image.getexif()
+                # What lies in directories of its own is read when it is asked for, and the file closed by then.
+                exif.get_ifd(0x8769), exif.get_ifd(0x8825)
+                if comment := image.info.get("comment"):
+                    texts["Comment"] = comment.decode("utf-8", "replace")
+                left.extend(name for key, name in (("xmp", "XMP"), ("photoshop", "IPTC")) if key in image.info)
+                if isinstance(exif.get(DESCRIPTION_TAG), str):
+                    kept: list[str] = []
+                    _open_description(exif[DESCRIPTION_TAG], texts, kept.append)
+                    if not kept:
+                        del exif[DESCRIPTION_TAG]
+                return exif
+        except UnidentifiedImageError:
+            return Image.Exif()
+        finally:
+            Image.MAX_IMAGE_PIXELS = pillows_own
+
+    with pillow_limit:
+        return _clean(read, left)
 
 
-def _decode_text(kind: bytes, rest: bytes, room: int) -> str | None:
+def _open_description(description: str, texts: dict[str, str], keep: Callable[[str], object]) -> None:
+    """Keep a description that is one of the picture; take out of ours what was taken along before."""
+    if description.startswith(OF_ANOTHER_FILE):
+        return
     try:
-        if kind == b"tEXt":
-            return rest.decode("latin-1")
-        if kind == b"zTXt":
-            return _inflate(rest[1:], room).decode("latin-1")
-        _, _, text = rest[2:].split(b"\0", 2)  # behind two flags: a language, the name in it
-        return (_inflate(text, room) if rest[0] else text).decode()
-    except (ValueError, IndexError, zlib.error):
-        return None
+        said = json.loads(description)
+    except (ValueError, RecursionError):
+        said = None
+    if not (isinstance(said, dict) and str(said.get("software", "")).startswith("taesd-tiler ")):
+        keep(description)
+    elif isinstance(said.get("metadata"), dict):
+        for name, text in said["metadata"].items():
+            texts.setdefault(name, str(text))
 
 
-def _inflate(content: bytes, room: int) -> bytes:
-    inflater = zlib.decompressobj()
-    text = inflater.decompress(content, max(room, 1))
-    if inflater.unconsumed_tail or not inflater.eof:
-        raise ValueError("too long, or cut")
-    return text
+def _is_text(text: str) -> bool:
+    """Tell whether it can be written: JSON may hold halves of letters."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _load(content: bytes) -> Any:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.load(content)
+    return exif
+
+
+def _clean(read: Callable[[], Any], left: list[str]) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return clean_exif(read())
+        except MemoryError:
+            raise
+        except Exception:  # Pillow raises a dozen kinds for damaged EXIF.
+            left.append("EXIF, which is damaged")
+            return b""
