@@ -132,6 +132,8 @@ def read_npy(content: bytes, channels: int) -> np.ndarray:
         if array.shape[0] != 1:
             raise ValueError(f"a batch: {array.shape}")
         array = array[0]
+    if array.shape[0] == array.shape[2] == channels:
+        raise ValueError(f"two readings: {array.shape}")
     array = array.transpose(1, 2, 0) if array.shape[0] == channels else array
     if array.shape[2] != channels:
         raise ValueError(f"no map: {array.shape}")

@@ -117,7 +117,7 @@ def find_layout(
     axes = choose_axes(shape, channels, name=name, said=axes, named=named, first=first, picture=picture)
     n_maps = shape[axes.index("B")] if "B" in axes else 1
     if index is None and n_maps > 1:
-        advice = "pass one of them" if picture else f"choose it with --index, 0 to {n_maps - 1}"
+        advice = "pass one of them" if picture else f"choose it with --index, 0 to {n_maps - 1} (in Python index=)"
         raise InputError(f"A batch of several: {name}, shape={shape}, batch={n_maps}. One at a time: {advice}.")
     if index is not None and not 0 <= index < n_maps:
         raise InputError(
