@@ -13,6 +13,7 @@ import numpy as np
 from tiler.api import decode, encode
 from tiler.command.demo_picture import DemoPicture
 from tiler.errors import OptionError
+from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
 from tiler.phase import Phase
 from tiler.report import Report
@@ -78,7 +79,13 @@ def run_demo(
         with _nothing_is_kept() if overwrite else nullcontext(), show("Decoding") as progress:
             # The picture is always the same, so that a demo that was stopped goes on; unless it is to start over.
             decoded = decode(
-                latents, output, weights=_WEIGHTS, overwrite=overwrite, resume=not overwrite, progress=progress
+                # As encode writes them: of a picture of 32 px, the axes could be read in two ways.
+                Latents(latents, axes="BCHW"),
+                output,
+                weights=_WEIGHTS,
+                overwrite=overwrite,
+                resume=not overwrite,
+                progress=progress,
             )
     return DemoReport(encoded, decoded, measure_psnr(output, picture))
 
