@@ -159,6 +159,18 @@ def test_webp_and_avif_are_shown_on_the_background(kind, tmp_path):
     assert notes == ("transparency composited on #204080",)
 
 
+def test_an_avif_whose_colours_are_multiplied_by_their_transparency_is_divided(tmp_path):
+    path = tmp_path / "a.avif"
+    Image.fromarray(np.dstack([RGB, ALPHA])).save(path, quality=100, subsampling="4:4:4", alpha_premultiplied=True)
+    assert b"prem" in path.read_bytes()
+    with Image.open(path) as image:
+        stored = np.asarray(image.convert("RGBA")) / 255
+    values, _ = read(path)
+    expected = compose(stored[:, :, :3], stored[:, :, 3], "white")
+    assert np.abs(values - expected).max() <= 4 / 255
+    assert np.abs(values - compose(RGB / 255, ALPHA / 255, "white")).max() <= 6 / 255
+
+
 def test_hidden_colours_are_not_seen_whatever_profile_turns_them(tmp_path):
     hidden = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     alpha = np.where(x < 30, 0, 255).astype(np.uint8)

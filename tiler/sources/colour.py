@@ -15,6 +15,7 @@ from tiler.errors import InputError, OptionError
 from tiler.sources.code_points import power
 from tiler.sources.encoding import STEPS, Encoding, through_integers
 from tiler.sources.icc import IccProfile, ProfileError, convert_by_tables
+from tiler.sources.picture_boxes import BoxError, is_premultiplied
 from tiler.sources.said_colours import SaidError, find_said
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def to_srgb(
         InputError: its colours cannot be told, or cannot be shown in sRGB.
     """
     check_colour(colour)
+    image = _divide(image, path) if format == "AVIF" and image.hasalpha() else image
     kind, colours, alpha, notes = _split(image, path, extra)
     if format == "AVIF":
         colours, alpha = _fill_range(colours, image), None if alpha is None else _fill_range(alpha, image)
@@ -155,9 +157,24 @@ def _widen(image: "pyvips.Image") -> "pyvips.Image":
     return (image * (STEPS // 255)).cast("ushort") if image.format == "uchar" else image
 
 
+def _divide(image: "pyvips.Image", path: Path) -> "pyvips.Image":
+    """Return the colours of an AVIF as they are without their transparency, which libvips leaves multiplied in some."""
+    try:
+        if not is_premultiplied(path):
+            return image
+    except BoxError as error:
+        raise InputError(f"The AVIF is damaged: path={path} ({error}). Copy or save it again.") from error
+    divided = image.unpremultiply(max_alpha=_find_largest(image)).linear(1, 0.5).cast(image.format)
+    return divided.copy(interpretation=image.interpretation)
+
+
 def _fill_range(image: "pyvips.Image", header: "pyvips.Image") -> "pyvips.Image":
     """Return the colours of 10 or 12 bits, which libvips only shifts, so that the largest is white."""
     if image.format != "ushort":
         return image
-    bits = header.get("bits-per-sample")
-    return image.linear(STEPS / (2**16 - 2 ** (16 - bits)), 0.5).cast("ushort")
+    return image.linear(STEPS / _find_largest(header), 0.5).cast("ushort")
+
+
+def _find_largest(image: "pyvips.Image") -> int:
+    """Return the largest value that the samples of an AVIF have."""
+    return 255 if image.format == "uchar" else 2**16 - 2 ** (16 - image.get("bits-per-sample"))

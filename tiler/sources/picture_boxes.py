@@ -3,6 +3,7 @@
 ::
 
     AVIF        meta ─┬─ pitm: which item is the picture
+                      ├─ iref: what items are to each other; prem: colours are multiplied by their transparency
                       └─ iprp ─┬─ ipco: properties, among them colr
                                └─ ipma: which properties belong to which item, counted from 1
     JPEG 2000   jp2h ─── colr
@@ -48,6 +49,16 @@ def read_coded_colours(path: Path) -> tuple[int, int] | None:
     if len(said) > 1:
         raise BoxError("it has two colr boxes")
     return said.pop() if said else None
+
+
+def is_premultiplied(path: Path) -> bool:
+    """Say whether the colours of an AVIF are multiplied by their transparency.
+
+    Raises:
+        BoxError: its boxes are damaged.
+    """
+    references = dict(_walk(_read_box(path, b"meta")[4:])).get(b"iref", b"")
+    return any(kind == b"prem" for kind, _ in _walk(references[4:]))
 
 
 def read_profile_of_jpeg2000(path: Path) -> bytes | None:
