@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 from conftest import RepeatModel
 from small_cluster import SleepyModel, SmallCluster, open_file
-from small_job import make_job, read_result, run_whole
+from small_job import CountingModel, make_job, read_result, run_whole
+from test_damage import find_bytes, flip, list_pieces
 
 import tiler
 from tiler.command.cli import main
@@ -28,6 +29,9 @@ from tiler.jobs.job import run_job
 from tiler.jobs.journal import Journal
 from tiler.jobs.journal_file import find_journal, parse
 from tiler.profile import Profile
+from tiler.pyramid import find_parent
+from tiler.sinks.tiff_sink import TiffSink
+from tiler.sinks.zarr_sink import ZarrSink
 from tiler.sources.fingerprint import fingerprint_source
 
 pytest.importorskip("distributed")
@@ -203,6 +207,34 @@ def test_when_the_client_is_killed_the_job_goes_on(tmp_path, cluster, client, ki
     assert read_result(job.output.path) == whole[kind]
     n_again = 3 * 4 + 2 if kind == "jpeg" else 0
     assert 63 - n_noted <= len(calls.read_text().split()) <= 63 - n_noted + n_again
+    assert names(tmp_path) == sorted(["calls", job.output.path.name, "latents.npy"])
+
+
+@pytest.mark.parametrize("kind", ["deflate", "jpeg", pytest.param("zarr", marks=slow)])
+def test_workers_check_what_is_half_done_and_make_again_what_was_damaged(tmp_path, client, monkeypatch, kind, whole):
+    def stop(number):
+        if number == 40:
+            raise ValueError
+
+    with pytest.raises(TileError):
+        run_job(make_job(tmp_path, kind, CountingModel(stop), height=HEIGHT, width=WIDTH))
+    calls = tmp_path / "calls"
+    job = make_far_job(tmp_path, kind, resume=True, calls=calls)
+    pieces = list_pieces(job.output.path)
+    node = next(task for task in pieces if task[0] == 1)
+    leaf = next(task for task in pieces if task[0] == 0 and find_parent(task) in pieces and find_parent(task) != node)
+    for task in (leaf, node):
+        flip(*find_bytes(job.output.path, kind, task))
+    for sink in (TiffSink, ZarrSink):
+        monkeypatch.setattr(sink, "check", None)  # of this process
+    told = []
+    done = run_job(job, lambda *counts: told.append(counts[:2]), Cluster(client))
+    # Of a lossy pyramid the tiles below the node are decoded again as well.
+    n_lost = 1 + (4 if kind == "jpeg" else 0)
+    assert (done.n_damaged, done.n_resumed) == (2, 40 - n_lost)
+    assert len(calls.read_text().split()) == 23 + n_lost
+    assert max(n for n, _ in told) == 63
+    assert read_result(job.output.path) == whole[kind]
     assert names(tmp_path) == sorted(["calls", job.output.path.name, "latents.npy"])
 
 

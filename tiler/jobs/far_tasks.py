@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Any
 
-from tiler.errors import TileError
+from tiler.errors import InputError, TileError
 from tiler.fields import find_version
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal_file import JournalReader, find_journal, read_identity
@@ -124,12 +124,17 @@ def open_tasks(job: FarJob) -> SinkTasks:
     try:
         source = job.open_source()
         # What is kept in the file of how it was made is there already.
-        sink = job.output.open_sink(reopen=True, description="")
+        try:
+            sink = job.output.open_sink(reopen=True, description="")
+        except InputError as error:  # the client has looked: what it has is none other
+            raise refuse(other_output) from error
         sink.share()
         with profile.measure("load"):
             loaded = job.load_model()
         # What else it needs is gathered for the first tile, when what an earlier run has left was checked.
         model = Turns(PreparedModel(lambda: loaded, job.plan, source), Event(), profile)
+    except TileError:
+        raise
     except Exception as error:
         raise refuse(f"{type(error).__name__}: {error}") from error
     # Once more: what is opened now stays the part of this job, even when another one begins in its place.

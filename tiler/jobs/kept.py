@@ -41,6 +41,8 @@ def find_damaged(
     written = [(task, (task[0], level_window(sink.levels, plan.tile_px, task), pieces[task])) for task in pieces]
     written.sort(key=lambda each: sink.place(each[1]))
     batches = [written[start : start + BATCH] for start in range(0, len(written), BATCH)]
+    if not written:
+        return []
     phase = Phase("Checking what is finished", len(written), "tiles")
     damaged = []
     n_whole = 0

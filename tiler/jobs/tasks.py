@@ -66,13 +66,16 @@ class SinkTasks:
     ) -> None:
         self._plan, self._run_tile, self._finish, self._recall = plan, run_tile, finish, recall
         self.sink = sink
-        self._is_noted, self._reads_back = is_noted, sink.reads_back or len(sink.levels) == 1
+        self._is_noted = is_noted
 
     def leaf(self, row: int, column: int) -> Quarter | None:
         """Decode a tile of level 0."""
         task = 0, row, column
-        if self._reads_back and self._is_noted(task):
-            return self._recall(task) if len(self.sink.levels) > 1 else None
+        if self._is_noted(task):
+            if len(self.sink.levels) == 1:
+                return None
+            if self.sink.reads_back:
+                return self._recall(task)
         return self._write(task, self._run_tile(self._plan.tile(row, column)))
 
     def node(self, level: int, row: int, column: int, quarters: list[list[Quarter]]) -> Quarter | None:
