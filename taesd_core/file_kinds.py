@@ -180,6 +180,6 @@ def _find_kind_of_text(start: bytes) -> FileKind:
         return FileKind("", f"of no format that is known here, first bytes={start[:9]!r}")
     words, advice = next(
         ((words, advice) for pattern, words, advice in _TEXTS if re.match(pattern, text, re.IGNORECASE)),
-        ("a text", _ITSELF),
+        ("a text", ""),
     )
     return FileKind("text", f"{words}; it begins {first!a}", advice)

@@ -68,7 +68,9 @@ class H5File:
                 names = [f"{layer}/{name}" for layer in _texts(root, "layer_names") for name in _weights(root, layer)]
             else:
                 self.kind = "keras-3"
-                names = sorted((name for name in found if "/vars/" in name), key=natural_key)
+                # What an optimizer remembers lies beside the layers of a model that was trained.
+                layers = (name for name in found if "/vars/" in name and not name.startswith("optimizer/"))
+                names = sorted(layers, key=natural_key)
             self._arrays = {name: found[name] for name in names}
             self.shapes = {name: tuple(array.shape) for name, array in self._arrays.items()}
             """The shape of each tensor; in order where the file is by Keras 2."""

@@ -176,7 +176,7 @@ NAMED = {
     "XML": (lambda: b"\xef\xbb\xbf<?xml version='1.0'?><Error>AccessDenied</Error>", "an XML text"),
     "index": (lambda: INDEX.encode(), r"the index of a model in several files.*Name a file of tensors"),
     "JSON": (lambda: b'{"_class_name": "AutoencoderTiny"}', "a JSON text; it begins"),
-    "text": (lambda: "Invalid username or password. Größe\n".encode(), "a text; it begins 'Invalid username"),
+    "text": (lambda: "Invalid username or password. Größe\n".encode(), "a text; it begins"),
     "zeros": (lambda: bytes(5000), "a file of zeros, perhaps a download that has stopped"),
     "noise": (lambda: np.random.default_rng(0).bytes(999), "of no format that is known here, first bytes="),
     "ONNX": (make_onnx, "an ONNX model"),

@@ -27,7 +27,12 @@ def write_keras_2(file):
         file[name][f"{name}/kernel:0"] = KERNEL + number
 
 
-@pytest.mark.parametrize("write", [write_keras_3, write_keras_2])
+def write_trained(file):
+    write_keras_3(file)
+    file["optimizer/vars/0"] = KERNEL
+
+
+@pytest.mark.parametrize("write", [write_keras_3, write_keras_2, write_trained])
 def test_tensors_come_in_the_order_of_the_layers(tmp_path, write):
     with h5py.File(tmp_path / "x", "w") as file:
         write(file)

@@ -41,6 +41,8 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: 
             return known if known in candidates else inside[0]
     if not candidates:
         raise InputError(f"No latents: {name}. No array of 3 to 5 axes; there is {describe_keys(shapes)}.")
+    if all(each.endswith((".weight", ".bias")) for each in shapes):
+        raise InputError(f"Weights, not latents: {name}. There is {describe_keys(shapes)}. Give them as --weights.")
     raise InputError(f"Several arrays: {name}. There is {describe_keys(shapes)}. Choose one with --key.")
 
 
