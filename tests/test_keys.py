@@ -21,6 +21,7 @@ MAP, OTHER = (1, 4, 7, 9), (5,)
         pytest.param(
             {"clip": (1, 4, 1, 7, 9), "steps": OTHER}, None, "clip", id="of five axes, where there is no other"
         ),
+        pytest.param({"latents": (1, 4, 1, 7, 9), "noise": MAP}, None, "latents", id="of five axes, by its name"),
         pytest.param({"clip": (1, 4, 1, 7, 9), "x": MAP}, None, "x", id="of four axes, though there is one of five"),
     ],
 )

@@ -29,9 +29,10 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: 
             f"No such array: {name}, key={printable(key)}. There is {describe_keys(shapes)}. Change --key."
         )
     full = {each: shape for each, shape in shapes.items() if shape and min(shape) > 0}
-    # Of five axes where there is no other, for its own rule to tell what it is.
-    candidates = [each for each, shape in full.items() if len(shape) in (3, 4)]
-    candidates = candidates or [each for each, shape in full.items() if len(shape) == 5]
+    # Of five axes where that has a known name, or there is no other: no other is taken in its place.
+    videos = [each for each, shape in full.items() if len(shape) == 5]
+    named = [each for each in videos if each.rpartition(".")[2] in KNOWN_KEYS]
+    candidates = [each for each, shape in full.items() if len(shape) in (3, 4)] + named or videos
     if len(candidates) == 1:
         return candidates[0]
     for known in KNOWN_KEYS:
