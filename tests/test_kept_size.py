@@ -64,6 +64,17 @@ def test_an_image_comes_back_in_its_own_size(tmp_path, kind):
         assert image.size == (WIDTH, HEIGHT)
 
 
+def test_what_is_clipped_in_a_png_is_said_in_the_report(tmp_path, monkeypatch):
+    beyond = ShrinkModel(RepeatModel())
+    monkeypatch.setattr(api, "load_model", lambda *_, **__: lambda *window: beyond(*window) * np.float32(3))
+    white = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    report = tiler.encode(white, tmp_path / "z.png", weights="photo", tile_size_px=TILE_PX)
+    assert report.notes == (
+        "3,328 values of the latents, beyond [-3, 3], were clipped, for a PNG holds no others; .safetensors does",
+    )
+    assert tiler.encode(white, tmp_path / "z.safetensors", weights="photo", tile_size_px=TILE_PX).notes == ()
+
+
 def test_a_npy_says_that_it_does_not_keep_the_size_and_whole_latents_have_none_to_keep(tmp_path):
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     report = tiler.encode(picture, tmp_path / "z.npy", weights="photo", tile_size_px=TILE_PX)

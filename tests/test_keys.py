@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
 from tiler.errors import InputError
 from tiler.sources.keys import choose_key
+from tiler.sources.opening import open_latents
 
 MAP, OTHER = (1, 4, 7, 9), (5,)
 
@@ -46,3 +48,8 @@ def test_what_cannot_be_told_is_refused_in_one_line_with_what_there_is(shapes, k
         choose_key(shapes, key, name="file")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
+
+
+def test_an_array_has_no_keys():
+    with pytest.raises(InputError, match=r"Not a file of several arrays: key=a\."):
+        open_latents(np.zeros((4, 5, 6), np.float32), 4, key="a")

@@ -57,6 +57,17 @@ def test_a_png_holds_rounded_latents(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_a_png_counts_what_it_clips(tmp_path):
+    sink = LatentPngSink(tmp_path / "a.png", LATENTS.shape)
+    assert sink.notes == ()
+    write(sink)
+    n_beyond = int((np.abs(LATENTS.astype(np.float64)) > 3).sum())
+    assert n_beyond == 5
+    [note] = sink.notes
+    assert note.startswith("5 values of the latents, beyond [-3, 3], were clipped")
+    sink.close()
+
+
 def test_a_half_done_png_is_gone_on_with(tmp_path):
     sink = LatentPngSink(tmp_path / "a.png", LATENTS.shape)
     write(sink, WINDOWS[:1])

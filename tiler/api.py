@@ -113,7 +113,7 @@ def decode(
         progress: ``progress(n_done, n_tiles, n_px)``, called after each tile from any thread.
         profile: gets the seconds that each stage took.
         client: a dask cluster to decode on, in place of this process; its workers open latents, weights and output by
-            their paths. ``memory_bytes`` is for each of them then, ``workers`` is theirs.
+            their paths. ``memory_bytes`` is for each of them then; ``workers`` must be left out.
 
     Returns:
         What was written.
@@ -138,6 +138,8 @@ def decode(
     if client is not None:
         from tiler.jobs.cluster import Cluster
 
+        if workers is not None:
+            raise OptionError(f"A cluster's workers have their own threads: workers={workers}. Leave --workers out.")
         latents, file = _name_for_others(latents, file)
         executor = Cluster(client)
         workers = executor.n_threads
@@ -184,7 +186,8 @@ def decode(
     if axes and axes.endswith("C"):
         # Pipelines have the channels first: who has them last should know that this was seen.
         said += (f"the latents were read as {axes}, channels last",)
-    report = replace(run_and_report(job, progress, started, executor), n_replaced=len(replaced), notes=said)
+    report = run_and_report(job, progress, started, executor)
+    report = replace(report, n_replaced=len(replaced), notes=(*report.notes, *said))
     REPORT.info(describe_report(report))
     if verify is None:
         return report
@@ -362,7 +365,7 @@ def encode(
         report,
         n_replaced=len(replaced),
         continued_px=continued_px,
-        notes=(*getattr(opened, "notes", ()), *said, *within.notes),
+        notes=(*getattr(opened, "notes", ()), *report.notes, *said, *within.notes),
     )
     REPORT.info(describe_report(report))
     return report

@@ -57,6 +57,7 @@ def run_and_report(job: Job, progress: Progress | None, started: float, executor
         sum(each.stat().st_size for each in [path, *path.rglob("*")] if each.is_file()),
         job.profile.wall_seconds,
         done.n_damaged,
+        notes=done.notes,
     )
 
 

@@ -80,6 +80,8 @@ class Done:
     """Tiles that an earlier run had finished, and that are whole."""
     n_damaged: int
     """Tiles that it had finished, those of reduced levels too, and that were found damaged and made again."""
+    notes: tuple[str, ...]
+    """What is to be said of what was written."""
 
 
 class Executor(Protocol):
@@ -146,7 +148,7 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
             error.filename = str(journal.part)
         journal.leave(error)
         raise
-    return Done(output.n_levels, journal.n_resumed, journal.n_damaged)
+    return Done(output.n_levels, journal.n_resumed, journal.n_damaged, sink.notes)
 
 
 def _describe_start(job: Job, n_resumed: int) -> str:

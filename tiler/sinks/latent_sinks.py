@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class LatentPngSink(EncodedSink):
     ) -> None:
         check_png_shape(shape)
         self._notes = notes or {}
+        self._n_clipped, self._counting = 0, Lock()
         super().__init__(path, shape, np.uint8, overwrite=overwrite, reopen=reopen)
 
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
@@ -107,8 +109,21 @@ class LatentPngSink(EncodedSink):
         Raises:
             InputError: another level, a window that leaves the picture, or latents of another shape.
         """
-        scaled = np.clip(pixels / np.float32(6) + np.float32(0.5), 0, 1) * np.float32(255)
-        return super().write(level, window, np.round(scaled).astype(np.uint8))
+        scaled = pixels / np.float32(6) + np.float32(0.5)
+        clipped = np.clip(scaled, 0, 1)
+        with self._counting:
+            self._n_clipped += int(np.count_nonzero(scaled != clipped))
+        return super().write(level, window, np.round(clipped * np.float32(255)).astype(np.uint8))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many latents were clipped by this run, if any."""
+        if not self._n_clipped:
+            return ()
+        return (
+            f"{self._n_clipped:,} values of the latents, beyond [-3, 3], were clipped, for a PNG holds no others; "
+            ".safetensors does",
+        )
 
     def _encode(self, output: Appended) -> None:
         from PIL import Image

@@ -90,6 +90,11 @@ class Sink(ABC):
         """Return what was written at ``window``, which may have been in an earlier run; see ``reads_back``."""
         raise NotImplementedError
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of what was written."""
+        return ()
+
     def share(self) -> None:
         """Take turns from now on with other processes that write the same file."""
         self._shared = True

@@ -52,6 +52,8 @@ def open_latents(
         InputError: they cannot be used; the message says why, and what to do.
     """
     if not isinstance(latents, str | os.PathLike):
+        if key is not None:
+            raise InputError(f"Not a file of several arrays: key={printable(key)}. Leave it out.")
         return open_object(latents, channels, LATENT_TYPES, index=index, axes=axes)
     path = Path(latents)
     if is_zarr(path):
