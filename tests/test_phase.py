@@ -159,7 +159,7 @@ def test_a_run_that_goes_on_tells_what_was_there(tmp_path, lines, monkeypatch):
 
 
 def test_a_user_of_the_library_hears_nothing_unless_asked_for(tmp_path, latents):
-    np.save(tmp_path / "latents.npy", latents(6, 9))
+    np.save(tmp_path / "latents.npy", latents(6, 9).transpose(2, 0, 1))
     script = """
 import logging
 import tiler
