@@ -199,9 +199,13 @@ def test_options_out_of_range_are_refused_before_any_work(
     tmp_path, latents, monkeypatch, of_latents, of_output, options, message
 ):
     monkeypatch.setattr(api, "load_model", lambda *_: pytest.fail("the model was loaded"))
-    output = tiler.Tiff(tmp_path / "image.tif", **of_output)
     with pytest.raises(tiler.OptionError, match=message):
-        tiler.decode(tiler.Latents(latents(5, 5), **of_latents), output, weights="photo", **options)
+        tiler.decode(
+            tiler.Latents(latents(5, 5), **of_latents),
+            tiler.Tiff(tmp_path / "image.tif", **of_output),
+            weights="photo",
+            **options,
+        )
     assert list(tmp_path.iterdir()) == []
 
 
