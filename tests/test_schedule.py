@@ -161,6 +161,68 @@ def test_of_parts_few_quarters_are_held_too(latents, monkeypatch):
     assert 10 <= most <= 20
 
 
+class SomeFinished:
+    """A journal of an earlier run of which a few tasks were found damaged."""
+
+    resumed, n_finished = True, 0
+
+    def __init__(self, missing):
+        self.missing, self.told = set(missing), []
+
+    def has_finished(self, task):
+        return task not in self.missing
+
+    def is_written(self, task):
+        return False
+
+    def recall(self, task):
+        self.told.append(("recall", task))
+        return np.full((8, 8, 3), task[1], np.uint8)
+
+    def finish(self, task, piece, get_quarter):
+        self.told.append(("finish", task))
+
+
+def test_what_is_missing_below_finished_tasks_is_done_and_nothing_else(latents, monkeypatch):
+    """Leaves alone, a node alone, which recalls what it is made of, and a node with a leaf below it."""
+    missing = [(0, 0, 0), (0, 9, 9), (1, 3, 3), (2, 4, 4), (1, 8, 8), (0, 16, 17)]
+    plan, source, run, sink = start(latents, 64, 64, 2, smallest=16)
+    journal = SomeFinished(missing)
+    run_plan(plan, run, sink, workers=3, journal=journal)
+    assert sorted(task for what, task in journal.told if what == "finish") == sorted(missing)
+    recalled = sorted(task for what, task in journal.told if what == "recall")
+    nodes = [(0, 6 + down, 6 + right) for down in (0, 1) for right in (0, 1)]
+    below = [(0, 16, 16), (0, 17, 16), (0, 17, 17), (1, 8, 9), (1, 9, 8), (1, 9, 9)]
+    assert recalled == sorted(nodes + below)
+    expected = run_serially(plan, RepeatModel(), source)
+    for level, row, column in missing[:2]:
+        window = np.s_[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+        np.testing.assert_array_equal(sink.arrays[level][window], expected[window])
+    assert [times.sum() // 256 for times in sink.times] == [3, 2, 1, 0, 0, 0]
+
+
+def test_of_many_tiles_below_finished_nodes_no_quarters_are_held(latents, monkeypatch):
+    plan, _, run, sink = start(latents, 64, 64, 2, smallest=16)
+    alive, most = weakref.WeakSet(), 0
+
+    class Quarter(np.ndarray):
+        """Can be watched."""
+
+        __hash__ = object.__hash__
+
+    def watched_halve(pixels):
+        nonlocal most
+        quarter = halve(pixels).view(Quarter)
+        alive.add(quarter)
+        most = max(most, len(alive))
+        return quarter
+
+    monkeypatch.setattr("tiler.jobs.tasks.halve", watched_halve)
+    run_plan(plan, run, sink, workers=2, journal=SomeFinished((0, n // 32, n % 32) for n in range(1000)))
+    assert sink.times[0].sum() // 256 == 1000
+    assert most <= 8
+
+
 def test_progress_counts_tiles_and_pixels(latents):
     plan, _, run, sink = start(latents, 30, 30, 16)
     told = []
