@@ -180,6 +180,28 @@ def test_a_signal_stops_in_order_and_says_how_to_go_on(tmp_path, number):
     assert job.n_calls == job.n_tiles
 
 
+def test_what_was_damaged_meanwhile_is_made_again_and_said(tmp_path):
+    """Four bytes, as in the report: they were other pixels, and exit code 0."""
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+    whole = SlowJob(tmp_path / "whole", "image.tif", "--file-tile", "32", seconds=0, n_rows=2, n_columns=4)
+    whole.run()
+    job = SlowJob(tmp_path / "stopped", "image.tif", "--file-tile", "32", seconds=0.2, n_rows=2, n_columns=4)
+    with job.start() as process:
+        job.wait_for_calls(4, process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    n_noted = job.n_noted
+    tile = next(each for each in parse(find_journal(job.output).read_bytes())[1] if each[0] == 0)
+    with open(f"{job.output}.part", "r+b") as file:
+        file.seek(tile[3][1] + 40)
+        file.write(b"four")
+    out = job.run("--resume")
+    assert f"8 tiles, {n_noted - 1} of them finished before," in out
+    assert "\nFound damaged in what was half done, and made again: 1 tile\n" in out
+    assert read_result(job.output) == read_result(whole.output)
+
+
 def test_a_second_signal_stops_at_once_and_the_job_still_goes_on(tmp_path):
     job = SlowJob(tmp_path, "image.npy", seconds=0.5, sync_seconds=0, n_rows=1, n_columns=6)
     with job.start() as process:
