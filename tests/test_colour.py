@@ -231,6 +231,16 @@ UNFIT = {
     "cut": (RGB, TRUNCATED, "bytes long by its header"),
     "without curves": (RGB, NO_CURVE, "rTRC is missing"),
     "with a curve of no kind": (RGB, BAD_CURVE, "rTRC is missing or damaged"),
+    "with a curve that ends nowhere": (
+        RGB,
+        profiles.rgb(curves=profiles.parametric(0, -1.5)),
+        "rTRC is missing or damaged",
+    ),
+    "with a curve of huge values": (
+        RGB,
+        profiles.rgb(curves=profiles.parametric(1, 9999, 30000, 0)),
+        "rTRC is missing",
+    ),
     "of a tag outside": (RGB, profiles.rgb().replace(b"rXYZ\0\0", b"rXYZ\xff\0"), "a tag lies outside"),
     "of a link": (RGB, profiles.rgb(kind=b"link"), "no picture of grey, RGB or CMYK has: linkRGB"),
     "of Lab": (RGB, profiles.rgb(space=b"Lab "), "no picture of grey, RGB or CMYK has: mntrLab"),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.colorimetry import d50_to_srgb
-from tiler.sources.encoding import Curve, Encoding
+from tiler.sources.encoding import STEPS, Curve, Encoding
 from tiler.sources.input_file import printable, shorten
 
 if TYPE_CHECKING:
@@ -102,11 +102,13 @@ class IccProfile:
 
     def _read_curve(self, tag: bytes) -> Curve:
         content = self._tags.get(tag, b"")
+        read = {b"curv": _read_table, b"para": _read_parametric}.get(content[:4])
         try:
-            if content[:4] == b"curv":
-                return _read_table(content)
-            if content[:4] == b"para":
-                return _read_parametric(content)
+            if read is not None:
+                curve = read(content)
+                with np.errstate(all="ignore"):
+                    if np.isfinite(curve(np.linspace(0, 1, STEPS + 1)).astype(np.float32)).all():
+                        return curve
         except (struct.error, ValueError, IndexError):
             pass
         raise ProfileError(f"its tag {tag.decode()} is missing or damaged")
