@@ -274,6 +274,29 @@ def test_texts_of_a_png_come_along_wherever_they_stand_and_however_they_are_stor
     assert read_texts(tmp_path / "a.png") == expected
 
 
+def test_a_description_of_a_png_and_ours_stand_side_by_side(tmp_path):
+    texts = PngInfo()
+    texts.add_text("Description", "a cat")
+    picture = save_picture(tmp_path / "p.png", pnginfo=texts)
+    encode(picture, tmp_path / "z.safetensors", keep_metadata=True)
+    decode(tmp_path / "z.safetensors", tmp_path / "a.png", keep_metadata=True)
+    with Image.open(tmp_path / "a.png") as image:
+        assert list(image.text) == ["Comment", "Description"]
+        assert image.text["Description"] == "a cat"
+        assert json.loads(image.text["Comment"])["software"].startswith("taesd-tiler ")
+    assert dict(read_all(tmp_path / "a.png", picture=True).texts) == {"Description": "a cat"}
+
+
+def test_exif_is_that_of_the_page(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "p.tif") as tiff:
+        for artist in ("one", "two"):
+            pixels = np.zeros((16, 24, 3), np.uint8)
+            tiff.write(pixels, photometric="rgb", extratags=[(0x013B, 2, 0, artist, True)], metadata=None)
+    for page, artist in enumerate(("one", "two")):
+        encode(tmp_path / "p.tif", tmp_path / "z.png", keep_metadata=True, page=page, overwrite=True)
+        assert read_exif(tmp_path / "z.png")[0] == {0x013B: artist}
+
+
 def make_png_chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 

@@ -339,7 +339,7 @@ def encode(
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
-    metadata, said = take_along(image, keep=keep_metadata, picture=True)
+    metadata, said = take_along(image, keep=keep_metadata, picture=True, page=page)
     colours = getattr(opened, "notes", ())
     notes = {"colours": "; ".join(colours)} if colours and file.keeps else {}
     if opened.shape[:2] != source.shape[:2]:

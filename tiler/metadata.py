@@ -12,6 +12,8 @@ from typing import Any
 
 from tiler.fields import Fields
 
+DESCRIPTIONS = ("Description", "Comment", "taesd-tiler")
+"""Names in a PNG of how it was made: the first that what is taken along leaves free."""
 PICTURE_TAGS = frozenset({269, 270, 271, 272, 306, 315, 316, 18246, 18249, 33432, *range(0x9C9B, 0x9CA0)})
 """Of EXIF's first directory what is said of a picture: document, description, make, model, date, artist, computer,
 rating, copyright, and what Windows writes. Source: EXIF 2.3, 4.6.4."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.metadata import Metadata
+from tiler.metadata import DESCRIPTIONS, Metadata
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SUB, UP, PAETH = 1, 2, 4
@@ -51,8 +51,10 @@ def write_png(
         pixels_a_metre = round(dpi / 0.0254)
         write(_chunk(b"pHYs", struct.pack(">IIB", pixels_a_metre, pixels_a_metre, 1)))
     if description:
+        taken = () if metadata is None else metadata.texts
+        name = next((each for each in DESCRIPTIONS if each not in taken), DESCRIPTIONS[0])
         # Not compressed, of no language.
-        write(_chunk(b"iTXt", b"Description\0\0\0\0\0" + description.encode()))
+        write(_chunk(b"iTXt", name.encode() + b"\0\0\0\0\0" + description.encode()))
     if metadata is not None:
         for name, text in metadata.texts.items():
             write(_make_text(name, text))

@@ -2,41 +2,49 @@
 
 import base64
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from taesd_core.file_kinds import BoundedFile, find_kind
 from taesd_core.safetensors_file import SafetensorsError, read_metadata
-from tiler.metadata import Metadata, clean_exif
+from tiler.metadata import DESCRIPTIONS, Metadata, clean_exif
 from tiler.sources.image_source import pillow_limit
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.png_texts import read_png_texts
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # What it warns of is checked here.
 EXIF_NAME = "exif"
 """Name of EXIF among the texts of a ``.safetensors``, in base64."""
 OF_THE_FILE = ("latent_space", "image_size_px", "colours", "format", "Software")
 """Texts that are said of the file itself."""
-DESCRIPTION, DESCRIPTION_TAG = "Description", 270
-"""Where a PNG and EXIF describe a picture."""
+DESCRIPTION_TAG = 270
+"""Where EXIF describes a picture."""
+BY_PILLOW = {"jpeg": "JPEG", "tiff": "TIFF", "webp": "WEBP", "avif": "AVIF"}
+"""What Pillow reads EXIF of: names of kinds of files, and Pillow's."""
 OF_ANOTHER_FILE = ('{"shape"', "<?xml", "<OME", "ImageJ=")
 """How descriptions begin that only programs read, of how the file is stored: tifffile's, OME's and ImageJ's."""
 
 
-def take_along(data: object, *, keep: bool, picture: bool = False) -> tuple[Metadata | None, tuple[str, ...]]:
+def take_along(
+    data: object, *, keep: bool, picture: bool = False, page: int | None = None
+) -> tuple[Metadata | None, tuple[str, ...]]:
     """Return what is to be taken along of a file, and what is to be said of it.
 
     Args:
         data: a path; nothing else says anything besides its values.
         keep: whether it is asked for.
         picture: whether it is a file of a picture, or of latents.
+        page: which of several pictures in it, from 0.
 
     Raises:
         InputError: the file cannot be opened.
     """
-    found = read_all(Path(data), picture=picture) if isinstance(data, str | os.PathLike) else Metadata()
+    found = read_all(Path(data), picture=picture, page=page) if isinstance(data, str | os.PathLike) else Metadata()
     names = ", ".join(map(printable, found.names[:6])) + (" …" if len(found.names) > 6 else "")
     if not keep:
         return None, (f"the metadata of the input ({names}) are not taken along; --keep-metadata does",) * bool(names)
@@ -50,25 +58,26 @@ def take_along(data: object, *, keep: bool, picture: bool = False) -> tuple[Meta
     return found, tuple(notes)
 
 
-def read_all(path: Path, *, picture: bool = False) -> Metadata:
+def read_all(path: Path, *, picture: bool = False, page: int | None = None) -> Metadata:
     """Return what a file says besides its values, but for what is said of the file itself.
 
     Args:
         path: the file.
         picture: whether it is a file of a picture, or of latents.
+        page: which of several pictures in it, from 0.
 
     Raises:
         InputError: the file cannot be opened.
     """
-    texts, raw, left = _read_raw(path)
+    kind, texts, raw, left = _read_raw(path)
     exif = b""
     if EXIF_NAME in texts:
         packed = texts.pop(EXIF_NAME)
         exif = _clean(lambda: _load(base64.b64decode(packed)), left)
     elif raw:
         exif = _clean(lambda: _load(raw), left)
-    elif picture and not texts and not path.is_dir():
-        exif = _read_by_pillow(path, texts, left)
+    elif picture and kind in BY_PILLOW:
+        exif = _read_by_pillow(path, page or 0, texts, left)
     for name in [*texts]:
         if name.startswith(("XML:com.adobe.xmp", "Raw profile type")):
             left.append(printable(name))
@@ -78,8 +87,9 @@ def read_all(path: Path, *, picture: bool = False) -> Metadata:
         elif not _is_text(name + texts[name]):
             left.append(printable(name))
             del texts[name]
-    if DESCRIPTION in texts:
-        _open_description(texts.pop(DESCRIPTION), texts, lambda text: texts.update({DESCRIPTION: text}))
+    for name in DESCRIPTIONS:
+        if name in texts:
+            _open_description(texts.pop(name), texts, partial(texts.setdefault, name))
     return Metadata(texts, exif, tuple(left))
 
 
@@ -89,23 +99,23 @@ def read_texts(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file cannot be opened.
     """
-    return _read_raw(path)[0]
+    return _read_raw(path)[1]
 
 
-def _read_raw(path: Path) -> tuple[dict[str, str], bytes, list[str]]:
+def _read_raw(path: Path) -> tuple[str, dict[str, str], bytes, list[str]]:
     if path.is_dir():
-        return {}, b"", []
+        return "", {}, b"", []
     with BoundedFile(open_regular_file(path), "rb") as file:
         kind = find_kind(file).name
         try:
             if kind == "png":
-                return read_png_texts(file.fileno())
-            return read_metadata(file.fileno()) if kind == "safetensors" else {}, b"", []
+                return kind, *read_png_texts(file.fileno())
+            return kind, read_metadata(file.fileno()) if kind == "safetensors" else {}, b"", []
         except SafetensorsError:
-            return {}, b"", []
+            return kind, {}, b"", []
 
 
-def _read_by_pillow(path: Path, texts: dict[str, str], left: list[str]) -> bytes:
+def _read_by_pillow(path: Path, page: int, texts: dict[str, str], left: list[str]) -> bytes:
     """Return the EXIF of a JPEG, TIFF, WebP or AVIF; nothing is decoded."""
     from PIL import Image, UnidentifiedImageError
 
@@ -113,7 +123,8 @@ def _read_by_pillow(path: Path, texts: dict[str, str], left: list[str]) -> bytes
         # However large it is: only its header is read.
         pillows_own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            with Image.open(path, formats=["JPEG", "TIFF", "WEBP", "AVIF"]) as image:
+            with Image.open(path, formats=[*BY_PILLOW.values()]) as image:
+                image.seek(page)
                 exif = image.getexif()
                 # What lies in directories of its own is read when it is asked for, and the file closed by then.
                 exif.get_ifd(0x8769), exif.get_ifd(0x8825)

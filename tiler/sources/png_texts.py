@@ -11,6 +11,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LIMIT_BYTES = 2**24
 """Most that is read of it in all: a workflow of ComfyUI takes some MB."""
 
+CHUNK_BYTES = 100
+"""What each chunk counts besides, or there could be millions."""
+
 
 def read_png_texts(descriptor: int) -> tuple[dict[str, str], bytes, list[str]]:
     """Return the texts of an open PNG by their names, its EXIF, and the names of what is damaged or too long."""
@@ -21,7 +24,7 @@ def read_png_texts(descriptor: int) -> tuple[dict[str, str], bytes, list[str]]:
         length, kind = struct.unpack(">I4s", head)
         if kind in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
             content = os.pread(descriptor, min(length, room), position + 8)
-            room -= len(content)
+            room = max(0, room - len(content) - CHUNK_BYTES)
             if kind == b"eXIf":
                 exif = content
             else:
