@@ -113,10 +113,6 @@ def test_it_holds_what_the_whole_image_model_gives_and_its_means_and_is_verified
     for level, below in zip(levels[1:], levels, strict=False):
         np.testing.assert_array_equal(level, halve(below), strict=True)
 
-    if name == "png-uint16":
-        with pytest.raises(InputError, match="cannot be verified"):
-            tiler.verify(output.path, latents, weights="photo")
-        return
     found = tiler.verify(output.path, latents, weights="photo", samples=2)
     assert found.ok, found.lines
     assert len(found.levels) == report.n_levels - 1
@@ -285,7 +281,6 @@ def test_what_is_too_large_for_a_picture_is_refused_with_the_command_to_use(tmp_
         ("a.tif", {"compression": "webp"}),
         ("a.tif", {"compression": "jxl", "quality": 99}),
         ("a.webp", {}),
-        ("a.png", {"dtype": "uint16"}),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ from tiler.errors import InputError
 from tiler.sources import npy_source
 from tiler.sources.array_source import ArraySource
 from tiler.sources.edges import EdgePadded
-from tiler.sources.image_source import PixelSource
+from tiler.sources.latent_png import LatentPng
 from tiler.sources.latent_space import Converted
 from tiler.sources.npy_source import NpySource
 from tiler.sources.opening import open_image, open_latents
@@ -110,7 +110,7 @@ SOURCES = {
         lambda folder: open_latents(save_image(folder, PIXELS), 4),
         ((PIXELS / 255 - 0.5) * 6).astype(np.float32),
     ),
-    "image": (lambda folder: open_image(save_image(folder, PIXELS)), TO_IMAGE),
+    "image": (lambda folder: open_image(save_image(folder, PIXELS[..., :3])), TO_IMAGE),
     "image, npy of bytes": (lambda folder: open_image(save_array(folder, PIXELS[..., :3])), TO_IMAGE),
     "image, npy of floats": (lambda folder: open_image(save_array(folder, TO_IMAGE.astype(np.float64))), TO_IMAGE),
     "image, array of bytes": (lambda _: open_image(PIXELS[..., :3]), TO_IMAGE),
@@ -171,7 +171,7 @@ def test_shapes_are_plain_integers(source_and_whole):
     ("open_path", "content", "kind"),
     [
         pytest.param(lambda path: open_latents(path, 4), "npy", NpySource, id="latents, npy"),
-        pytest.param(lambda path: open_latents(path, 4), "png", PixelSource, id="latents, png"),
+        pytest.param(lambda path: open_latents(path, 4), "png", LatentPng, id="latents, png"),
         pytest.param(open_image, "npy", NpySource, id="image, npy"),
         pytest.param(open_image, "png", PictureSource, id="image, png"),
     ],

@@ -86,7 +86,7 @@ class Kind:
             and (self.photometric != "palette" or (name == "uint" and n_bits <= 16))
             and (self.photometric not in ("ycbcr", "cielab") or self.bits == ("uint", 8))
             and not (self.separate and n_samples == 1)
-            and not (self.photometric == "cielab" and self.compression in ("jpeg", "webp"))
+            and not (self.photometric in ("cielab", "palette") and self.compression in ("jpeg", "webp"))
         )
 
 
@@ -193,7 +193,7 @@ def _encode(kind: Kind, part: NDArray) -> bytes:
     if kind.compression == "webp":
         return imagecodecs.webp_encode(np.ascontiguousarray(part.astype(np.uint8)), lossless=True)
     if kind.compression == "lerc":
-        dtype = np.dtype(f"{ {'uint': 'u', 'int': 'i', 'float': 'f'}[kind.bits[0]]}{kind.bits[1] // 8}")
+        dtype = np.dtype(f"{ {'uint': 'u', 'int': 'i', 'float': 'f'}[kind.bits[0]] }{kind.bits[1] // 8}")
         values = np.ascontiguousarray(part.astype(dtype))
         return imagecodecs.lerc_encode(values if part.shape[2] > 1 else values[..., 0])
     rows = _to_rows(kind, part)
@@ -305,7 +305,7 @@ def turn(values: NDArray, orientation: int) -> NDArray:
 
 
 def pairs() -> Iterator[Kind]:
-    """Yield kinds in which each two values of two axes meet; what the others have makes it possible, if anything does."""
+    """Yield kinds in which each two values of two axes meet, where that is possible whatever the others have."""
     names = [*AXES]
     seen = set()
     for number, first in enumerate(names):

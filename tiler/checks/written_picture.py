@@ -1,19 +1,17 @@
-"""A picture that has been written, read back by Pillow; whole, for that is how it reads."""
+"""A picture that has been written, read back whole: PNG by libvips, JPEG and WebP by Pillow."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from taesd_core.file_kinds import find_kind
 from tiler.checks.written_image import check_lossless, find_axes, through_jpeg
-from tiler.errors import InputError
-from tiler.sources.image_source import pillow_limit
-from tiler.sources.png_file import check_png
+from tiler.sources.libvips import open_by_libvips, read_strips
+from tiler.sources.pillow_picture import open_by_pillow
 from tiler.window import Window
-
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
 
 
 class WrittenPicture:
@@ -22,33 +20,26 @@ class WrittenPicture:
     file_tile_px = None
 
     def __init__(self, path: Path) -> None:
-        from PIL import Image
-
+        with path.open("rb") as file:
+            kind = find_kind(file).name
         self._tables: dict[int, list[int]] | None = None
-        # Not open_image_file: our own picture may be larger than what a stranger may hand in.
-        with pillow_limit, path.open("rb") as file:
-            pillows_own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                with Image.open(file, formats=["PNG", "JPEG", "WEBP"]) as image:
-                    self._pixels = self._load(image, file, path)
-                    self.axes = find_axes(str(image.info.get("Description", b"")) + image.info.get("xmp", b"").decode())
-            finally:
-                Image.MAX_IMAGE_PIXELS = pillows_own
+        # Without the limits of open_image: our own picture may be larger than what a stranger may hand in.
+        if kind == "png":
+            # Pillow does not look at the checksums of pixels, and what is missing it leaves black.
+            image = open_by_libvips(path, "PNG", "sequential")
+            self._pixels = read_strips(image, path, "PNG")
+            said = [image.get(name) for name in image.get_fields() if re.fullmatch("png-comment-.*|xmp-data", name)]
+            self.axes = find_axes("".join(each if isinstance(each, str) else each.decode() for each in said))
+        else:
+            with open_by_pillow(path, "WEBP" if kind == "webp" else "JPEG", None) as opened:
+                if kind == "webp":
+                    check_lossless(path, opened.info.get("xmp", b"").decode())
+                else:
+                    self._tables = dict(opened.quantization)  # type: ignore[attr-defined]
+                self._pixels = np.asarray(opened)
+                self.axes = find_axes(opened.info.get("xmp", b"").decode())
         self.levels: list[tuple[int, ...]] = [self._pixels.shape]
         self.dtype: np.dtype[Any] = self._pixels.dtype
-
-    def _load(self, image: "ImageFile", file: BinaryIO, path: Path) -> NDArray[np.uint8]:
-        if image.format == "PNG":
-            header = check_png(file)
-            if header.bits != 8:
-                raise InputError(
-                    f"The image cannot be verified: path={path}, bits={header.bits} a sample, of which Pillow reads 8."
-                )
-        elif image.format == "WEBP":
-            check_lossless(path, image.info.get("xmp", b"").decode())
-        else:
-            self._tables = dict(image.quantization)  # type: ignore[attr-defined]
-        return np.asarray(image)
 
     @property
     def quantization(self) -> list[list[int]] | None:

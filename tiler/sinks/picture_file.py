@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from tiler.errors import OptionError
 from tiler.fields import Fields
 from tiler.metadata import Metadata
 from tiler.options import check_fields
@@ -86,15 +85,10 @@ class _Picture:
         """Refuse what cannot be verified.
 
         Raises:
-            OptionError: it loses something, nobody can tell how much; or no library at hand reads it whole.
+            OptionError: it loses something, nobody can tell how much.
         """
         if self.format == "webp":
             check_lossless("webp", self.quality)
-        if self.dtype != "uint8":
-            raise OptionError(
-                f"Not to be verified: dtype={self.dtype} in a PNG, of which Pillow reads 8 bits. "
-                "Leave --verify out, or write a TIFF."
-            )
 
 
 @dataclass(frozen=True, slots=True)

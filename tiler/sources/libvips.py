@@ -6,18 +6,32 @@ Only what is named here is ever asked of it: it knows formats besides that are p
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tiler.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+
+from tiler.errors import DamagedError, InputError
 from tiler.sources.input_file import open_regular_file, printable
+from tiler.window import Span, Window
 
 if TYPE_CHECKING:
     import pyvips
 
 LOADERS = {"PNG": "pngload", "JPEG": "jpegload", "TIFF": "tiffload", "WebP": "webpload", "AVIF": "heifload"}
 """Of what is read by libvips, the operation that reads it."""
+
+FORMATS: dict[np.dtype[Any], str] = {
+    np.dtype(np.uint8): "uchar",
+    np.dtype(np.uint16): "ushort",
+    np.dtype(np.float32): "float",
+}
+"""What libvips calls numbers."""
+STRIP_BYTES = 2**22
+"""What is decoded at a time of a picture that is read from top to bottom, about."""
 
 
 @cache
@@ -68,6 +82,74 @@ def open_by_libvips(path: Path, format: str, access: Literal["sequential", "rand
             f"The {format} cannot be read: path={path} ({describe_error(error)}). It is damaged, or of a kind that is "
             "not read here. Save it again, as a PNG for instance."
         ) from error
+
+
+def make_image(pixels: NDArray[Any], *, interpretation: str | None = None, profile: bytes | None = None) -> Any:
+    """Return (height, width, bands) of uint8, uint16 or float32 as an image of libvips.
+
+    Args:
+        pixels: libvips keeps no copy of them, but the image keeps them alive.
+        interpretation: what its bands are; by default grey or RGB, and one more is alpha.
+        profile: an ICC profile.
+    """
+    pyvips = load_vips()
+    height, width, bands = pixels.shape
+    image = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels), width, height, bands, FORMATS[pixels.dtype])
+    wide = pixels.dtype == np.uint16
+    colours = ("grey16" if wide else "b-w") if bands < 3 else "rgb16" if wide else "srgb"
+    image = image.copy(interpretation=interpretation or colours)
+    if profile is not None:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    return image
+
+
+def find_type(image: Any) -> "np.dtype[Any]":
+    """Return what numbers an image consists of, which must be among ``FORMATS``."""
+    return next(dtype for dtype, name in FORMATS.items() if name == image.format)
+
+
+def read_strips(image: Any, path: Path, format: str) -> NDArray[Any]:
+    """Return all of an image, (height, width, bands).
+
+    Raises:
+        DamagedError: the file that it is read from is damaged.
+    """
+    pixels = np.empty((image.height, image.width, image.bands), find_type(image))
+    row = 0
+    for strip in decode_strips(image, path, format):
+        pixels[row : row + len(strip)] = strip
+        row += len(strip)
+    return pixels
+
+
+def decode_strips(image: Any, path: Path, format: str) -> Iterator[NDArray[Any]]:
+    """Yield all rows of an image, some at a time, from the first to the last.
+
+    Raises:
+        DamagedError: the file that it is read from is damaged.
+    """
+    region = load_vips().Region.new(image)
+    n_rows = max(1, STRIP_BYTES // (image.width * image.bands * find_type(image).itemsize))
+    for top in range(0, image.height, n_rows):
+        rows = Span(top, min(top + n_rows, image.height))
+        yield fetch(region, Window(rows, Span(0, image.width)), find_type(image), path, format)
+
+
+def fetch(region: Any, window: Window, dtype: "np.dtype[Any]", path: Path, format: str) -> NDArray[Any]:
+    """Return (height, width, bands) of a region of an image, decoded in this thread.
+
+    Raises:
+        DamagedError: the file that it is read from is damaged.
+    """
+    rows, columns = window.rows, window.columns
+    _heard.forget()
+    try:
+        content = region.fetch(columns.start, rows.start, len(columns), len(rows))
+    except load_vips().Error as error:
+        raise DamagedError(
+            f"The {format} is damaged: path={path} ({describe_error(error)}). Copy or save it again."
+        ) from error
+    return np.frombuffer(content, dtype).reshape(*window.shape, -1)
 
 
 def describe_error(error: BaseException) -> str:

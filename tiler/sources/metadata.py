@@ -13,8 +13,8 @@ from typing import Any
 from taesd_core.file_kinds import BoundedFile, find_kind
 from taesd_core.safetensors_file import SafetensorsError, read_metadata
 from tiler.metadata import DESCRIPTIONS, Metadata, clean_exif
-from tiler.sources.image_source import pillow_limit
 from tiler.sources.input_file import open_regular_file, printable
+from tiler.sources.pillow_picture import pillow_limit
 from tiler.sources.png_texts import read_png_texts
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # What it warns of is checked here.

@@ -15,14 +15,14 @@ from tiler.sources.archive_source import open_archive
 from tiler.sources.array_source import ArraySource, SliceableArray
 from tiler.sources.axes import parse_axes
 from tiler.sources.colour import Colour, check_colour
-from tiler.sources.image_source import open_image_file, open_latent_image
 from tiler.sources.input_file import open_regular_file, printable
+from tiler.sources.latent_png import LatentPng
 from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
 from tiler.sources.npy_source import NpySource
 from tiler.sources.picture_format import open_picture
 from tiler.sources.safetensors_source import open_safetensors
 from tiler.sources.source import Source
-from tiler.sources.tiff_source import open_tiff_image, open_tiff_latents
+from tiler.sources.tiff_source import open_tiff_latents
 from tiler.sources.transparency import Background
 from tiler.sources.zarr_source import ZarrSource, is_zarr
 
@@ -75,7 +75,7 @@ def open_latents(
         return NpySource(path, channels, index=index, axes=axes)
     if kind.name == "png":
         check_order(axes, f"path={path}")
-        return choose_only(check_source(open_latent_image(path), channels, name=f"path={path}"), index)
+        return choose_only(check_source(LatentPng(path), channels, name=f"path={path}"), index)
     return open_tiff_latents(path, channels, index=index, axes=axes)
 
 
@@ -91,9 +91,9 @@ def open_image(
     """Open an RGB image as a source of values in [0, 1].
 
     Args:
-        image: a PNG, JPEG, TIFF, WebP, BMP, PPM or JPEG 2000 file; a ``.npy`` file or an array,
+        image: a PNG, JPEG, TIFF, WebP, AVIF, BMP, PPM or JPEG 2000 file; a ``.npy`` file or an array,
             ``(height, width, 3)`` or another order of axes (see ``tiler.sources.readings``), of uint8 or of floats in
-            [0, 1]; or a source. A TIFF of grey or RGB is read by window, and so is ``.npy``.
+            [0, 1]; or a source. A TIFF in tiles is read by window, and so are uncompressed strips and ``.npy``.
         axes: of an array or a ``.npy`` file, a letter each, as HWC; not needed where they can be told.
         page: which of several pictures in a file, from 0.
         colour: what the numbers of a picture are, whatever its file says: "srgb" or "linear" light.
@@ -115,9 +115,6 @@ def open_image(
         _refuse_light(colour)
         return NpySource(path, 3, types=IMAGE_TYPES, axes=axes)
     check_order(axes, f"path={path}")
-    if kind.name == "tiff":
-        # What has odd colours, codecs or orientations is loaded whole, by Pillow.
-        return open_tiff_image(path) or open_image_file(path)
     return open_picture(path, kind, page=page, colour=colour, background=background, spool_folder=spool_folder)
 
 

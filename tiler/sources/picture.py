@@ -11,7 +11,7 @@ window is asked for, once, into a spool.
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import DamagedError, InputError
+from tiler.errors import InputError
 from tiler.sources.colour import Colour, to_srgb
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
-from tiler.sources.libvips import describe_error, load_vips
+from tiler.sources.libvips import decode_strips, fetch, find_type, load_vips
 from tiler.sources.spool import Spool, count_spooled
 from tiler.sources.transparency import Background
 from tiler.window import Window
@@ -31,14 +31,6 @@ from tiler.window import Window
 if TYPE_CHECKING:
     import pyvips
 
-STRIP_BYTES = 2**22
-"""What is decoded at a time of a picture that is read from top to bottom, about."""
-TYPES: dict[str, np.dtype[Any]] = {
-    "uchar": np.dtype(np.uint8),
-    "ushort": np.dtype(np.uint16),
-    "float": np.dtype(np.float32),
-}
-"""What pixels may be, by libvips's names."""
 VALUES = {
     np.dtype(np.uint8): (np.arange(256) / 255).astype(np.float32),
     np.dtype(np.uint16): (np.arange(65536) / 65535).astype(np.float32),
@@ -58,6 +50,8 @@ class OpenedPicture:
     """Opens it anew; from an image that is read from top to bottom, pixels can be had once."""
     by_window: bool = False
     """Whether windows can be read in any order, and often."""
+    read: "Callable[[Window], pyvips.Image] | None" = None
+    """Gives windows that are read without libvips; the image that is opened then has no pixels."""
     orientation: int = 1
     """How it is to be turned, 1 to 8."""
     name: str = ""
@@ -94,9 +88,9 @@ class PictureSource:
         self._descriptor = open_regular_file(picture.path)
         weakref.finalize(self, os.close, self._descriptor)
         image, self._notes = self._open()
-        self._image = image if picture.by_window else None
+        self._image = image if picture.by_window and picture.read is None else None
         self.shape: tuple[int, int, int] = image.height, image.width, 3
-        self._dtype: np.dtype[Any] = TYPES[image.format]
+        self._dtype = find_type(image)
         self._spool: Spool | None = None
         self._turn = threading.Lock()
 
@@ -128,7 +122,7 @@ class PictureSource:
         Raises:
             DamagedError: the file is damaged.
         """
-        pixels = self._read(self._image, window) if self._image is not None else self._fill_spool().read(window)
+        pixels = self._read(window) if self._picture.by_window else self._fill_spool().read(window)
         values = VALUES.get(pixels.dtype)
         return values.take(pixels) if values is not None else pixels.astype(np.float32)
 
@@ -139,37 +133,25 @@ class PictureSource:
                 if (image.height, image.width, 3) != self.shape:
                     raise InputError(f"The file changed while it was in use: path={self._picture.path}. Run again.")
                 spool = Spool(self.shape, self._dtype, self._folder)
-                spool.fill(self._decode(image))
+                spool.fill(map(self._lay, decode_strips(image, self._picture.path, self._picture.format)))
                 self._spool = spool
             return self._spool
 
-    def _decode(self, image: "pyvips.Image") -> Iterator[NDArray[Any]]:
-        region = self._make_region(image)
-        n_rows = max(1, STRIP_BYTES // (image.width * 3 * self._dtype.itemsize))
-        for top in range(0, image.height, n_rows):
-            yield self._fetch(region, 0, top, image.width, min(n_rows, image.height - top))
-
     def _open(self) -> "tuple[pyvips.Image, list[str]]":
+        return self._convert(self._picture.open())
+
+    def _convert(self, image: "pyvips.Image") -> "tuple[pyvips.Image, list[str]]":
         picture = self._picture
-        return to_srgb(
-            picture.open(), path=picture.path, format=picture.format, colour=self._colour, extra=picture.extra
-        )
+        return to_srgb(image, path=picture.path, format=picture.format, colour=self._colour, extra=picture.extra)
 
-    def _read(self, image: "pyvips.Image", window: Window) -> NDArray[Any]:
-        rows, columns = window.rows, window.columns
-        return self._fetch(self._make_region(image), columns.start, rows.start, len(columns), len(rows))
+    def _read(self, window: Window) -> NDArray[Any]:
+        image = self._image
+        if image is None:
+            assert self._picture.read is not None
+            image, _ = self._convert(self._picture.read(window))
+            window = Window.whole(*window.shape)
+        region = load_vips().Region.new(image)
+        return self._lay(fetch(region, window, self._dtype, self._picture.path, self._picture.format))
 
-    def _make_region(self, image: "pyvips.Image") -> "pyvips.Region":
-        # In this thread: libvips would start a pool of its own for each window.
-        return load_vips().Region.new(image)
-
-    def _fetch(self, region: "pyvips.Region", x: int, y: int, width: int, height: int) -> NDArray[Any]:
-        try:
-            content = region.fetch(x, y, width, height)
-        except load_vips().Error as error:
-            raise DamagedError(
-                f"The {self._picture.format} is damaged: path={self._picture.path} ({describe_error(error)}). "
-                "Copy or save it again."
-            ) from error
-        pixels = np.frombuffer(content, self._dtype).reshape(height, width, -1)
+    def _lay(self, pixels: NDArray[Any]) -> NDArray[Any]:
         return pixels if pixels.shape[2] == 3 else self._background.lay_under(pixels)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from taesd_core.file_kinds import FileKind
 from tiler.errors import InputError
 from tiler.sources.colour import Colour
-from tiler.sources.image_source import PixelSource, open_image_file
 from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
+from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
+from tiler.sources.tiff_picture import open_tiff_picture
 from tiler.sources.turned import Turned
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 BY_LIBVIPS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}
 """What is read by libvips: names of kinds of files, and what people call them."""
-BY_PILLOW = ("bmp", "ppm", "jpeg2000")
-"""What is read by Pillow, whole."""
 
 
 def open_picture(
@@ -29,7 +28,7 @@ def open_picture(
     colour: Colour | None = None,
     background: str = "white",
     spool_folder: Path | None = None,
-) -> "PictureSource | Turned | PixelSource":
+) -> PictureSource | Turned:
     """Open a picture as (height, width, 3) in [0, 1], the right way up.
 
     Args:
@@ -43,24 +42,27 @@ def open_picture(
     Raises:
         InputError: it cannot be used; the message says why, and what to do.
     """
-    if kind.name in BY_PILLOW:
-        return open_image_file(path)
-    if kind.name not in BY_LIBVIPS:
+    if kind.name not in (*BY_LIBVIPS, *FORMATS):
         raise InputError(
             f"Not a picture of a known format: path={path} is {kind.words}. It must be PNG, JPEG, TIFF, WebP, AVIF, "
             "BMP, PPM, JPEG 2000 or .npy. Convert it."
         )
-    picture = find_picture(path, BY_LIBVIPS[kind.name], page=page)
+    picture = find_picture(path, kind.name, page=page)
     source = PictureSource(picture, colour=colour, background=background, spool_folder=spool_folder)
     return Turned(source, picture.orientation) if picture.orientation > 1 else source
 
 
-def find_picture(path: Path, format: str, *, page: int | None = None) -> OpenedPicture:
+def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPicture:
     """Tell which picture of a file is meant; nothing but its header is read.
 
     Raises:
         InputError: there is none, or there are several of which none is chosen.
     """
+    if kind == "tiff":
+        return open_tiff_picture(path, page=page)
+    if kind in FORMATS:
+        return open_pillow_picture(path, kind)
+    format = BY_LIBVIPS[kind]
     image = open_by_libvips(path, format, "sequential")
     n_pages = image.get_n_pages()
     if page is not None and not 0 <= page < n_pages:

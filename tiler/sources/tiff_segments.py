@@ -1,11 +1,10 @@
-"""The strips and tiles of a TIFF: where they lie, and what they hold.
+"""The strips and tiles of a TIFF: where they lie, and what those hold that are no picture of libvips's.
 
-tifffile finds the tags; decoding is done here, because a deflate stream must not inflate to more than its segment
-holds, whatever it says. JPEG goes through Pillow, or through imagecodecs where colours are stored as RGB.
+That is latents, pixels as they are, and what libvips is not built to decompress. tifffile finds the tags; decoding is
+done here, because a deflate stream must not inflate to more than its segment holds, whatever it says.
 Source: TIFF 6.0, and Adobe's Technical Note 3 for predictor 3.
 """
 
-import io
 import logging
 import math
 import os
@@ -22,10 +21,8 @@ from numpy.typing import NDArray
 from tiler.errors import InputError
 from tiler.sources.input_file import open_regular_file, shorten
 
-NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE, ZSTD = 1, 5, 7, 8, 32773, 32946, 50000
+NONE, LZW, DEFLATE, PACKBITS, OLD_DEFLATE, ZSTD = 1, 5, 8, 32773, 32946, 50000
 """Compressions."""
-RGB, YCBCR = 2, 6
-"""Photometric interpretations."""
 PAGE_LIMIT = 4096
 """Most pages of a file; a circle of them has no end."""
 TAG_LIMIT = 1000
@@ -60,12 +57,6 @@ class Segments:
     compression: int
     predictor: int
     """1: none, 2: differences, 3: differences of the bytes of floats."""
-    photometric: int
-    """What the samples mean."""
-    tables: bytes
-    """What JPEG segments share."""
-    turned: bool
-    """Whether it is to be shown turned or mirrored."""
     offsets: NDArray[np.int64]
     """Where each begins in the file."""
     sizes: NDArray[np.int64]
@@ -94,14 +85,12 @@ class Segments:
         return height, width, self.n_samples
 
     def decode(self, content: bytes, row: int) -> NDArray[Any]:
-        """Return the samples of a segment in ``row``, (height, width, samples); a JPEG at the edge may be less.
+        """Return the samples of a segment in ``row``, (height, width, samples).
 
         Raises:
             Exception: of many kinds, where it is damaged.
         """
         shape = self.segment_shape(row)
-        if self.compression == JPEG:
-            return self._decode_jpeg(content)
         n_bytes = math.prod(shape) * self.dtype.itemsize
         content = decompress(content, self.compression, n_bytes)
         if len(content) < n_bytes:
@@ -112,22 +101,6 @@ class Segments:
         if self.predictor == 2:
             values = np.add.accumulate(values, axis=1, dtype=self.dtype.newbyteorder("="))
         return values
-
-    def _decode_jpeg(self, content: bytes) -> NDArray[np.uint8]:
-        from PIL import Image
-
-        # The tables are a JPEG without an image: all but its end and the image's start belong together.
-        stream = self.tables.removesuffix(b"\xff\xd9") + content[2:] if self.tables else content
-        with Image.open(io.BytesIO(stream), formats=["JPEG"]) as image:
-            if image.width * image.height > self.segment[0] * self.segment[1]:
-                raise ValueError(f"{image.width} × {image.height} px")
-            if self.photometric == RGB:
-                import imagecodecs
-
-                values = np.asarray(imagecodecs.jpeg_decode(stream, colorspace="RGB", outcolorspace="RGB"))
-            else:
-                values = np.asarray(image)
-        return values.reshape(*values.shape[:2], -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +119,6 @@ class Series:
     """Its axes, as far as the file names them; see ``tiler.sources.readings``."""
 
 
-def read_first_page(path: Path) -> Segments | None:
-    """Read the tags of the first page of a TIFF; None where it is of a kind that is not read here.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    return _read(path, lambda tiff, size: describe_page(tiff.pages.first, size))
-
-
 def read_first_series(path: Path) -> Series:
     """Read the tags of what tifffile takes for the first array of a TIFF.
 
@@ -170,7 +134,7 @@ def read_first_series(path: Path) -> Series:
             series.shape, series.dtype.newbyteorder(tiff.byteorder), series.dataoffset, whole, name_axes(series.axes)
         )
 
-    return _read(path, read)
+    return read_tiff(path, read)
 
 
 def name_axes(axes: str) -> str | None:
@@ -196,15 +160,17 @@ def describe_page(page: Any, size: int) -> Segments | None:
     tags = page.keyframe
     if tags.dtype is None or tags.bitspersample not in (8, 16, 32, 64) or tags.imagedepth != 1 or tags.fillorder != 1:
         return None
-    if tags.compression not in _DECOMPRESSORS and (tags.compression, tags.dtype) != (JPEG, np.uint8):
+    if tags.compression not in _DECOMPRESSORS:
         return None
-    if tags.compression in (LZW, PACKBITS, ZSTD) or (tags.compression, tags.photometric) == (JPEG, RGB):
+    if tags.compression in (LZW, PACKBITS, ZSTD):
         try:
             import imagecodecs  # noqa: F401
         except ImportError:
             return None
     dtype = tags.dtype.newbyteorder(tags.parent.byteorder)
-    if tags.predictor not in (1, 2, 3) or (tags.predictor == 3) != (tags.predictor > 1 and dtype.kind == "f"):
+    # It means nothing where nothing is compressed.
+    predictor = 1 if tags.compression == NONE else tags.predictor
+    if predictor not in (1, 2, 3) or (predictor == 3) != (predictor > 1 and dtype.kind == "f"):
         return None
     strip_height = min(tags.rowsperstrip, tags.imagelength)
     separate = tags.planarconfig == 2 and tags.samplesperpixel > 1
@@ -215,10 +181,7 @@ def describe_page(page: Any, size: int) -> Segments | None:
         tags.samplesperpixel if separate else 1,
         dtype,
         tags.compression,
-        tags.predictor,
-        tags.photometric,
-        tags.jpegtables or b"",
-        tags.tags.valueof(274, 1) != 1,
+        predictor,
         np.array(page.dataoffsets, np.int64),
         np.array(page.databytecounts, np.int64),
     )
@@ -336,7 +299,12 @@ _DECOMPRESSORS: dict[int, Callable[[bytes, int], bytes]] = {
 }
 
 
-def _read(path: Path, read: Callable[[Any, int], T]) -> T:
+def read_tiff(path: Path, read: Callable[[Any, int], T]) -> T:
+    """Return what ``read`` finds in a file, given tifffile's view of it and its size in bytes.
+
+    Raises:
+        InputError: it is damaged, or ``read`` says so.
+    """
     from tifffile import TiffFile
 
     try:

@@ -1,4 +1,4 @@
-"""TIFF files of any size, read by window: pictures for the encoder, and latents.
+"""TIFF files of any size, read by window: latents, and pictures that are not left to libvips.
 
 A strip or tile is decoded once for all the windows that follow each other, as long as they fit a cache: a row of
 tiles of work reads the same strips again and again.
@@ -19,18 +19,14 @@ from numpy.typing import NDArray
 from tiler.errors import InputError
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, shorten
-from tiler.sources.layout import BYTE_VALUES, LATENT_TYPES, check_type, find_layout
+from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
 from tiler.sources.source import Source
 from tiler.sources.strided_source import StoredArray, StridedSource
-from tiler.sources.tiff_segments import JPEG, RGB, YCBCR, Segments, Series, read_first_page, read_first_series
+from tiler.sources.tiff_segments import Segments, Series, read_first_series
 from tiler.window import Window, split_window
 
 CACHE_BYTES = 2**28
 """What is kept of decoded strips and tiles: those of a row of tiles of 1,024 px, up to 70,000 px wide."""
-GREY = 1
-"""The photometric interpretation of grey, black being 0."""
-WORD_VALUES: NDArray[np.float32] = (np.arange(65536) / 65535).astype(np.float32)
-"""What each uint16 of an image stands for."""
 
 
 class TiffSource:
@@ -124,49 +120,6 @@ class TiffSource:
             raise InputError(
                 f"The TIFF is damaged: path={self.path} (segment {index}: {shorten(error)}). Copy or save it again."
             ) from error
-
-
-class TiffImage:
-    """A picture in a TIFF as RGB in [0, 1]: grey is repeated, and what is transparent is shown.
-
-    Args:
-        source: its samples, grey or RGB, of 8 or 16 bits, with or without alpha.
-    """
-
-    def __init__(self, source: TiffSource) -> None:
-        self._source = source
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, 3)."""
-        height, width, _ = self._source.shape
-        return height, width, 3
-
-    @property
-    def fingerprint(self) -> str:
-        """A text that is another one when the file holds something else."""
-        return self._source.fingerprint
-
-    def read(self, window: Window) -> NDArray[np.float32]:
-        """Return the (height, width, 3) float32 values of ``window``, which lies inside the array."""
-        samples = self._source.read_samples(window)
-        samples = samples[:, :, :3] if samples.shape[2] > 2 else samples[:, :, [0, 0, 0]]
-        return (BYTE_VALUES if samples.dtype == np.uint8 else WORD_VALUES).take(samples)
-
-
-def open_tiff_image(path: Path) -> Source | None:
-    """Open the first picture of a TIFF, if it is grey or RGB of 8 or 16 bits and stored the right way up.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    page = read_first_page(path)
-    if page is None or page.turned or page.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        return None
-    colours = {GREY: (1, 2), RGB: (3, 4), YCBCR: (3,) if page.compression == JPEG else ()}
-    if page.shape[2] not in colours.get(page.photometric, ()):
-        return None
-    return TiffImage(TiffSource(path, [page]))
 
 
 def open_tiff_latents(path: Path, channels: int, *, index: int | None = None, axes: str | None = None) -> Source:
