@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 BACKENDS = ("tensorflow", "jax")
 Tensor = Any
-CompiledStage = Callable[..., Tensor]
+CompiledStage = Callable[..., tuple[Tensor, Tensor]]
 """``program(x, borders, *norms)``: what ``StageModel.call`` gives."""
-CompiledFixedStage = Callable[[Tensor, Tensor], Tensor]
+CompiledFixedStage = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """``program(x, lengths)``: what ``FixedStageModel.call`` gives."""
 
 

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 from keras import ops
 
+from taesd_core.bounds import choose_looks
 from taesd_core.compile import CompiledFixedStage, compile_fixed_stage
 from taesd_core.fixed_pieces import FixedPiece, choose_fixed_axes
 from taesd_core.fixed_stage import FixedStageModel
@@ -18,8 +19,8 @@ from taesd_core.tensors import Tensors
 MOST_EXCESS = 1.25
 """Pixels that pieces compute for each that is needed: with more, nothing of what they save is left."""
 
-Run = Callable[[Tensor], Tensor]
-"""The map behind a stage, of the map before it."""
+Run = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
+"""The map behind a stage, of the map before it, and of each piece whether it was within the bound."""
 
 
 class FixedPrograms:
@@ -39,9 +40,10 @@ class FixedPrograms:
         self._columns = choose_fixed_axes(network.layers, columns, FIXED_PIECE)
         self._programs: dict[int, CompiledFixedStage] = {}
         for number, own in enumerate(network.tensors_of_stages(tensors)):
-            if number in self._rows:
+            looks = choose_looks(network.stages[number], own, "float32")
+            if number in self._rows and not looks.maps:
                 last = number == len(network.stages) - 1
-                model = FixedStageModel(network.stages[number], own, output=output if last else None)
+                model = FixedStageModel(network.stages[number], own, looks, output=output if last else None)
                 shape = self._rows[number].length, self._columns[number].length, own[0].kernel.shape[2]
                 self._programs[number] = compile_fixed_stage(model, shape)
 
@@ -61,8 +63,8 @@ class FixedPrograms:
 
 def _run(
     program: CompiledFixedStage, size: tuple[int, int], rows: list[FixedPiece], columns: list[FixedPiece], x: Tensor
-) -> Tensor:
-    outs = []
+) -> tuple[Tensor, list[Tensor]]:
+    outs, within = [], []
     # One at a time: a program keeps all cores busy by itself.
     for pieces in product(rows, columns):
         row, column = pieces
@@ -71,5 +73,7 @@ def _run(
         around = [(each.margin, whole - end) for each, whole, end in zip(pieces, size, ends, strict=True)]
         if any(map(any, around)):
             piece = ops.pad(piece, ((0, 0), *around, (0, 0)))
-        outs.append(program(piece, ops.convert_to_tensor(np.array(ends, np.int32)))[:, row.crop, column.crop])
-    return join(outs, len(columns))
+        out, each = program(piece, ops.convert_to_tensor(np.array(ends, np.int32)))
+        outs.append(out[:, row.crop, column.crop])
+        within.append(each)
+    return join(outs, len(columns)), within

@@ -17,11 +17,22 @@ import keras
 import numpy as np
 from keras import ops
 
+from taesd_core.bounds import Looks
 from taesd_core.compile import fuse
 from taesd_core.layers import KERNEL, Block, Convolution
 from taesd_core.pieces import is_narrow
 from taesd_core.receptive_field import Stage
-from taesd_core.stage import FOLD, Borders, NarrowConvolution, Output, WindowConvolution, add_taps, convert_output, pad
+from taesd_core.stage import (
+    FOLD,
+    Borders,
+    NarrowConvolution,
+    Output,
+    Watch,
+    WindowConvolution,
+    add_taps,
+    convert_output,
+    pad,
+)
 from taesd_core.tensors import ConvolutionTensors, Float32, Tensors
 from taesd_core.winograd import combine_products, transform_kernel, transform_rows
 
@@ -35,11 +46,14 @@ class FixedStageModel(keras.layers.Layer):
     Args:
         stage: the steps: convolutions, upsamplings and blocks.
         tensors: of its convolutions.
+        looks: at the input only; see ``bounds.py``.
         output: as for ``StageModel``.
     """
 
-    def __init__(self, stage: Stage, tensors: Tensors, *, output: Output | None = None) -> None:
+    def __init__(self, stage: Stage, tensors: Tensors, looks: Looks, *, output: Output | None = None) -> None:
+        assert not looks.maps
         super().__init__(dtype="float32")
+        self.looks = looks
         self.output_kind = output
         self.steps: list[FixedStep] = []
         rest = iter(tensors)
@@ -53,18 +67,20 @@ class FixedStageModel(keras.layers.Layer):
                 kind = FixedNarrowConvolution if is_narrow(step) else FixedConvolution
                 self.steps.append(kind(next(rest), stride=step.stride))
 
-    def call(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return the stage's output, as large as that of the whole map.
+    def call(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the stage's output, as large as that of the whole map, and whether its input is within the bound.
 
         Args:
             x: (1, height, width, channels); in the blocks, heights are multiples of four.
             lengths: (2,) int32: how many of its rows and columns are the piece; beyond them it is zero.
         """
+        watch = Watch(self.looks)
+        watch.look(x)
         for step in self.steps:
             height = x.shape[1]
             x = step(x, lengths)
             lengths = lengths * x.shape[1] // height
-        return x if self.output_kind is None else convert_output(x, self.output_kind)
+        return x if self.output_kind is None else convert_output(x, self.output_kind), watch.within
 
 
 class FixedConvolution(WindowConvolution):

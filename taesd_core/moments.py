@@ -40,6 +40,11 @@ class Moments:
         )
 
     @property
+    def finite(self) -> bool:
+        """Whether nothing in them is NaN or Inf."""
+        return bool(np.isfinite([self.mean, self.squares]).all())
+
+    @property
     def variance(self) -> Float64:
         """(groups,), the mean squared deviation, as a group norm takes it."""
         return self.squares / self.count

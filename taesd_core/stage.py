@@ -5,18 +5,18 @@ determined, and has one row of zeros on the sides that are borders of the image,
 has. (Zeros around the latent would not do: behind the first bias and ReLU they are no longer zeros.)
 """
 
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from taesd_core.bounds import Looks
 from taesd_core.layers import KERNEL, Block, Clamp, Convolution, Pool, Relu
 from taesd_core.moments import Moments, moments_of_sums
 from taesd_core.pieces import is_narrow
 from taesd_core.receptive_field import Stage
-from taesd_core.tensors import ConvolutionTensors, Float32
+from taesd_core.tensors import ConvolutionTensors, Float32, Tensors
 
 Tensor = Any
 Ends = tuple[bool, bool]
@@ -37,12 +37,41 @@ class Borders(NamedTuple):
     columns: Ends
 
 
+class Watch:
+    """Looks at the maps of one run of a stage.
+
+    Args:
+        looks: at which.
+    """
+
+    def __init__(self, looks: Looks) -> None:
+        self._looks, self._n_seen = looks, 0
+        self._within: list[Tensor] = []
+
+    def look(self, x: Tensor) -> None:
+        """Look at a map."""
+        self._within.append(ops.all(ops.abs(x) <= self._looks.bound))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Look at the next convolution's map, if it is one of those; return it."""
+        if self._n_seen in self._looks.maps:
+            self.look(x)
+        self._n_seen += 1
+        return x
+
+    @property
+    def within(self) -> Tensor:
+        """Whether all that was looked at is within the bound. NaN is not."""
+        return ops.all(ops.stack(self._within)) if self._within else ops.ones((), "bool")
+
+
 class StageModel(keras.layers.Layer):
     """The steps of one stage, as a Keras layer whose ``call`` takes the borders as a constant.
 
     Args:
         stage: the steps.
-        tensors: the tensors of the network's convolutions; as many as the stage has are taken from it.
+        tensors: the tensors of its convolutions.
+        looks: which maps are looked at.
         output: what leaves the last stage: "uint8" clips to [0, 1], scales to 255 and rounds, so that a device sends
             back bytes, and "uint16" scales to 65535; "float32" gives the values as they are. None between stages.
         dtype: of weights and maps.
@@ -51,27 +80,34 @@ class StageModel(keras.layers.Layer):
     def __init__(
         self,
         stage: Stage,
-        tensors: Iterator[ConvolutionTensors],
+        tensors: Tensors,
+        looks: Looks,
         *,
         output: Output | None = None,
         dtype: str = "float32",
     ) -> None:
         # Statistics stay float32 in any precision.
         super().__init__(dtype=dtype, autocast=False)
+        # Layers make their variables when they are made. Keras would run those that it takes for unbuilt once more, and
+        # would have their maps looked at twice.
+        self.built = True
         self.output_kind = output
+        self.looks = looks
+        self.looks_at_input = not isinstance(stage[0], Clamp)
         self.norm_shapes = [(2, step.groups) for step in stage if isinstance(step, Pool)]
         """Of the statistics that ``call`` wants."""
         self.steps: list[keras.layers.Layer] = []
+        rest = iter(tensors)
         for step in stage:
             if isinstance(step, tuple):
-                self.steps.append(UpsampleConvolution(next(tensors), dtype=dtype))
+                self.steps.append(UpsampleConvolution(next(rest), dtype=dtype))
             elif isinstance(step, Pool):
-                self.steps.append(PoolModel([next(tensors) for _ in step.convolutions], step.groups, dtype=dtype))
+                self.steps.append(PoolModel([next(rest) for _ in step.convolutions], step.groups, dtype=dtype))
             elif isinstance(step, Block):
-                self.steps.append(BlockModel([next(tensors) for _ in step.convolutions], dtype=dtype))
+                self.steps.append(BlockModel([next(rest) for _ in step.convolutions], dtype=dtype))
             elif isinstance(step, Convolution):
                 kind = NarrowConvolution if is_narrow(step) else WindowConvolution
-                self.steps.append(kind(next(tensors), stride=step.stride, dtype=dtype))
+                self.steps.append(kind(next(rest), stride=step.stride, dtype=dtype))
             elif isinstance(step, Relu):
                 self.steps.append(Elementwise(ops.relu, dtype=dtype))
             elif isinstance(step, Clamp):
@@ -82,19 +118,31 @@ class StageModel(keras.layers.Layer):
         """Channels of the stage's output."""
         return next(step.channels_out for step in reversed(self.steps) if not isinstance(step, Elementwise))
 
-    def call(self, x: Tensor, norms: tuple[Tensor, ...] = (), *, borders: Borders) -> Tensor:
-        """Return the pixels that the window ``x`` (1, height, width, channels) determines.
+    def call(self, x: Tensor, norms: tuple[Tensor, ...] = (), *, borders: Borders) -> tuple[Tensor, Tensor]:
+        """Return the pixels that the window ``x`` (1, height, width, channels) determines, and whether to trust them.
 
         Args:
             x: the window.
             norms: for each pool its statistics over the whole map, (2, groups): what is subtracted, and what is
                 divided by.
             borders: which sides of the window are borders of the image.
+
+        Returns:
+            The pixels, and whether all that was looked at is within the bound.
         """
-        statistics = iter(norms)
+        statistics, watch = iter(norms), Watch(self.looks)
+        if self.looks_at_input:
+            watch.look(x)
         for step in self.steps:
-            x = step(x, next(statistics)) if isinstance(step, PoolModel) else step(x, borders=borders)
-        return x if self.output_kind is None else convert_output(x, self.output_kind)
+            if isinstance(step, PoolModel):
+                x = step(x, next(statistics), watch=watch)
+            elif isinstance(step, BlockModel):
+                x = step(x, borders=borders, watch=watch)
+            elif isinstance(step, Elementwise):
+                x = step(x, borders=borders)
+            else:
+                x = watch(step(x, borders=borders))
+        return x if self.output_kind is None else convert_output(x, self.output_kind), watch.within
 
 
 class Elementwise(keras.layers.Layer):
@@ -102,6 +150,7 @@ class Elementwise(keras.layers.Layer):
 
     def __init__(self, function: Any, *, dtype: str) -> None:
         super().__init__(dtype=dtype)
+        self.built = True
         self.function = function
 
     def call(self, x: Tensor, borders: Borders) -> Tensor:
@@ -114,6 +163,7 @@ class WindowConvolution(keras.layers.Layer):
 
     def __init__(self, tensors: ConvolutionTensors, *, stride: int = 1, dtype: str = "float32") -> None:
         super().__init__(dtype=dtype)
+        self.built = True
         self.stride = stride
         self.sees_neighbours = tensors.kernel.shape[0] > 1
         self.channels_out = tensors.kernel.shape[3]
@@ -179,17 +229,18 @@ class BlockModel(keras.layers.Layer):
 
     def __init__(self, tensors: list[ConvolutionTensors], *, dtype: str) -> None:
         super().__init__(dtype=dtype)
+        self.built = True
         self.convolutions = [WindowConvolution(each, dtype=dtype) for each in tensors]
         self.channels_out = self.convolutions[-1].channels_out
 
-    def call(self, x: Tensor, borders: Borders) -> Tensor:
+    def call(self, x: Tensor, borders: Borders, watch: Watch) -> Tensor:
         """Return what the window determines: three rows less on each side that is no border."""
         margin = len(self.convolutions)
         rows, columns = (slice(None if low else margin, None if high else -margin) for low, high in borders)
         residual = x[:, rows, columns]
         for convolution in self.convolutions[:-1]:
-            x = ops.relu(convolution(x, borders=borders))
-        return ops.relu(self.convolutions[-1](x, borders=borders) + residual)
+            x = ops.relu(watch(convolution(x, borders=borders)))
+        return ops.relu(watch(self.convolutions[-1](x, borders=borders) + residual))
 
 
 class PoolModel(WindowConvolution):
@@ -208,19 +259,20 @@ class PoolModel(WindowConvolution):
         self.kernel_behind = self._constant("kernel_behind", behind.kernel)
         self.channels_out = behind.kernel.shape[3]
 
-    def call(self, x: Tensor, norm: Tensor) -> Tensor:
+    def call(self, x: Tensor, norm: Tensor, watch: Watch) -> Tensor:  # type: ignore[override]
         """Return ``x`` and what the pool adds to it: no row less on any side.
 
         Args:
             x: (1, height, width, channels).
             norm: (2, groups) float32: what is subtracted, and what is divided by.
+            watch: looks at maps.
         """
         mean, deviation = ops.unstack(ops.repeat(norm, self.channels_in_group, axis=1), axis=0)
         scale = self.scale / deviation
         kernel = ops.cast(self.kernel, "float32") * scale
         offset = ops.cast(self.offset - mean * scale, x.dtype)
-        wide = ops.relu(ops.conv(x, ops.cast(kernel, x.dtype), padding="valid") + offset)
-        return x + ops.conv(wide, self.kernel_behind, padding="valid")
+        wide = ops.relu(watch(ops.conv(x, ops.cast(kernel, x.dtype), padding="valid") + offset))
+        return watch(x + ops.conv(wide, self.kernel_behind, padding="valid"))
 
 
 def add_taps(taps: Tensor) -> Tensor:

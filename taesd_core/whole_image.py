@@ -4,7 +4,7 @@ The reference that the exact model is tested against, and a graph to count opera
 with the exact model and nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -18,7 +18,10 @@ Statistics = tuple[Any, Any]
 
 
 def build_whole_image_model(
-    layers: Layers, tensors: Tensors | None = None, statistics: Sequence[Statistics] | None = None
+    layers: Layers,
+    tensors: Tensors | None = None,
+    statistics: Sequence[Statistics] | None = None,
+    relu: Callable[[], keras.layers.Layer] = keras.layers.ReLU,
 ) -> keras.Model:
     """Return a Keras functional model (batch, height, width, channels) -> (batch, height', width', channels').
 
@@ -27,6 +30,7 @@ def build_whole_image_model(
         tensors: its weights, in order of execution; without them the weights are Keras' random ones.
         statistics: for each group norm those of the whole image, so that the model may run on a part of it; without
             them a norm takes its own from what the model is given.
+        relu: makes the layers that stand for ReLUs.
     """
     given = iter(statistics) if statistics is not None else None
     n_in = next(layer.n_in for layer in layers if isinstance(layer, Convolution))
@@ -35,18 +39,18 @@ def build_whole_image_model(
         if isinstance(layer, Clamp):
             x = keras.layers.Activation("tanh")(x / 3) * 3
         elif isinstance(layer, Relu):
-            x = keras.layers.ReLU()(x)
+            x = relu()(x)
         elif isinstance(layer, Upsample):
             x = keras.layers.UpSampling2D(2, interpolation="nearest")(x)
         elif isinstance(layer, Block):
             if layer.pool is not None:
-                x = keras.layers.Add()([x, _pool(layer.pool, x, None if given is None else next(given))])
+                x = keras.layers.Add()([x, _pool(layer.pool, x, None if given is None else next(given), relu)])
             skip = x
             for number, convolution in enumerate(layer.convolutions):
                 x = _convolve(convolution, x)
                 if number < len(layer.convolutions) - 1:
-                    x = keras.layers.ReLU()(x)
-            x = keras.layers.ReLU()(keras.layers.Add()([x, skip]))
+                    x = relu()(x)
+            x = relu()(keras.layers.Add()([x, skip]))
         elif isinstance(layer, Convolution):
             x = _convolve(layer, x)
     model = keras.Model(inputs, x)
@@ -58,6 +62,18 @@ def build_whole_image_model(
         for layer, norm in zip(norms, [each.norm for each in tensors if each.norm is not None], strict=True):
             layer.set_weights(list(norm))
     return model
+
+
+class KeepingRelu(keras.layers.Layer):
+    """A ReLU that makes NaN or Inf of -Inf and NaN: what has overflowed shows in the model's output."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Make a zero that no compiler knows to be one."""
+        self.zero = self.add_weight(shape=(), initializer="zeros", trainable=False, name="zero")
+
+    def call(self, x: Any) -> Any:
+        """Return ``max(x, 0 x)``: of what is not finite neither is, whatever the maximum makes of NaN."""
+        return ops.maximum(x, x * self.zero)
 
 
 class GroupNorm(keras.layers.Layer):
@@ -94,10 +110,10 @@ def _mean_of_groups(x: Any) -> Any:
     return x
 
 
-def _pool(pool: Pool, x: Any, statistics: Statistics | None) -> Any:
+def _pool(pool: Pool, x: Any, statistics: Statistics | None, relu: Callable[[], keras.layers.Layer]) -> Any:
     before, behind = pool.convolutions
     x = GroupNorm(pool.groups, statistics)(_convolve(before, x))
-    return _convolve(behind, keras.layers.ReLU()(x))
+    return _convolve(behind, relu()(x))
 
 
 def _convolve(convolution: Convolution, x: Any) -> Any:

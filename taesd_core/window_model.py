@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from taesd_core.bounds import LARGEST, choose_looks, look_everywhere
 from taesd_core.compile import CompiledStage, choose_execution, compile_stage, is_out_of_memory
 from taesd_core.fixed_programs import FixedPrograms
 from taesd_core.layers import convolutions
@@ -31,6 +32,8 @@ class Program(NamedTuple):
     run: CompiledStage
     n_norms: int
     """Group norms in it, each of which wants its statistics."""
+    channels_out: int
+    """Channels of what it gives."""
 
 
 class WindowModel:
@@ -44,18 +47,29 @@ class WindowModel:
         tensors: its weights, in order of execution.
         output: "uint8" or "uint16" for the pixels of a decoder, "float32" for values as they are.
         dtype: of weights and maps: "float32", "float16" or "bfloat16".
+        everywhere: look at every map whether it is finite, where the few looks of ``bounds.py`` do not suffice.
     """
 
     def __init__(
-        self, network: Network, tensors: Tensors, *, output: Output = "float32", dtype: str = "float32"
+        self,
+        network: Network,
+        tensors: Tensors,
+        *,
+        output: Output = "float32",
+        dtype: str = "float32",
+        everywhere: bool = False,
     ) -> None:
         self.network = network
         self.dtype = dtype
         self._statistics: tuple[Moments, ...] = ()
         self._norms: list[Tensor] = []
         compiled: dict[tuple[int, Stage], Program] = {}
-        self._programs = _compile(network, tensors, output, dtype, compiled)
-        self._pass_programs = [_compile(each, tensors, None, dtype, compiled) for each in network.passes]
+        compile_all = partial(_compile, tensors=tensors, dtype=dtype, everywhere=everywhere, compiled=compiled)
+        self._programs = compile_all(network, output=output)
+        self._pass_programs = [compile_all(each, output=None) for each in network.passes]
+        self._like = partial(WindowModel, network, tensors, output=output)
+        self._looking_everywhere = everywhere
+        self._others: dict[str, WindowModel] = {}
         self._fit = partial(FixedPrograms, network, tensors, output)
         self._fitted: dict[tuple[Axis, Axis], FixedPrograms] = {}
         self._fixed: FixedPrograms | None = None
@@ -75,13 +89,14 @@ class WindowModel:
 
         Raises:
             MemoryError: the device's memory does not suffice.
+            OverflowError: a map of the network is not finite.
 
         Returns:
             The pixels of the window less the network's halo on every side that is no border,
             (height', width', channels') of the type of ``output``.
         """
         with self._device(window):
-            return ops.convert_to_numpy(self._run(self.network, self._programs, window, borders))[0]
+            return ops.convert_to_numpy(self._run_checked(None, window, borders))[0]
 
     def fit(self, rows: Axis, columns: Axis) -> "WindowModel":
         """Return the same model, made ready for many windows of one size; the two share programs and memory.
@@ -123,13 +138,17 @@ class WindowModel:
 
         Raises:
             MemoryError: the device's memory does not suffice.
+            OverflowError: a map of the network is not finite, or the squares of its values are not.
         """
         number = len(self._statistics)
-        network = self.network.passes[number]
-        groups = list(convolutions(network.layers))[-1].convolution.norm_groups
+        groups = list(convolutions(self.network.passes[number].layers))[-1].convolution.norm_groups
         with self._device(window):
-            x = self._run(network, self._pass_programs[number], window, borders)
-            return moments_of_map(x[:, crop[0], crop[1]], groups)
+            x = self._run_checked(number, window, borders)
+            with np.errstate(over="ignore", invalid="ignore"):
+                moments = moments_of_map(x[:, crop[0], crop[1]], groups)
+        if not moments.finite:
+            raise OverflowError(f"What a group norm must square is beyond {LARGEST['float32']:.3g}. {_USE_OTHERS}")
+        return moments
 
     @contextmanager
     def _device(self, window: NDArray[np.float32]) -> Iterator[None]:
@@ -141,46 +160,88 @@ class WindowModel:
                 raise MemoryError(f"The device cannot hold this tile: {window.shape[:2]} px.") from error
             raise
 
+    def _run_checked(self, number: int | None, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> Tensor:
+        """Return the last map, in which nothing comes from what is not finite.
+
+        Args:
+            number: of the pass whose network is run; None for the network itself.
+            window: as for a call.
+            borders: as for a call.
+        """
+        x, within = self._run(number, window, borders)
+        if within:
+            return x
+        if not self._looking_everywhere:
+            return self._other(self.dtype)._run_checked(number, window, borders)
+        beyond = f"The network's values go beyond what {self.dtype} holds: largest={LARGEST[self.dtype]:.5g}"
+        if self.dtype == "float16":
+            # Its own error, if it is no better there.
+            self._other("float32")._run_checked(number, window, borders)
+            raise OverflowError(f"{beyond}. float32 holds them. Use --precision float32 or bfloat16, and start over.")
+        raise OverflowError(f"{beyond}, input's={np.abs(window).max():.3g}. {_USE_OTHERS}")
+
+    def _other(self, dtype: str) -> "WindowModel":
+        """Return the same model, statistics included, that looks everywhere."""
+        if dtype not in self._others:
+            self._others[dtype] = self._like(dtype=dtype, everywhere=True)
+        return self._others[dtype].with_statistics(self._statistics)
+
     def _run(
-        self, network: Network, programs: list[Program], window: NDArray[np.float32], borders: tuple[Ends, Ends]
-    ) -> Tensor:
+        self, number_of_pass: int | None, window: NDArray[np.float32], borders: tuple[Ends, Ends]
+    ) -> tuple[Tensor, bool]:
+        """Return the last map, and whether all that was looked at is within its bound."""
+        network, programs = self.network, self._programs
+        if number_of_pass is not None:
+            network, programs = self.network.passes[number_of_pass], self._pass_programs[number_of_pass]
         n_norms = sum(program.n_norms for program in programs)
         assert n_norms <= len(self._norms), f"{n_norms} norms, but the statistics of {len(self._norms)} passes"
         norms = iter(self._norms)
         axes = [(length // network.scale_in, *ends) for length, ends in zip(window.shape, borders, strict=False)]
         fixed = self._fixed.plan(*axes) if self._fixed is not None and network is self.network else {}
         rows, columns = (axis_pieces(network.layers, axis, self._longest_piece) for axis in axes)
-        x = ops.convert_to_tensor(window[None], self.dtype)
+        x, within = ops.convert_to_tensor(window[None], self.dtype), []
         for number, (program, *pieces) in enumerate(zip(programs, rows, columns, strict=True)):
             if number in fixed:
-                x = fixed[number](x)
+                x, each = fixed[number](x)
             else:
-                x = self._run_stage(program, x, [next(norms) for _ in range(program.n_norms)], *pieces)
-        return x
+                x, each = self._run_stage(program, x, [next(norms) for _ in range(program.n_norms)], *pieces)
+            within += each
+        # Asked once, when all is under way: a device that waits for an answer stands still.
+        return x, bool(ops.convert_to_numpy(ops.all(ops.stack(within))))
 
     def _run_stage(
         self, program: Program, x: Tensor, norms: list[Tensor], rows: tuple[Piece, ...], columns: tuple[Piece, ...]
-    ) -> Tensor:
-        def run(piece: tuple[Piece, Piece]) -> Tensor:
+    ) -> tuple[Tensor, list[Tensor]]:
+        def run(piece: tuple[Piece, Piece]) -> tuple[Tensor, Tensor]:
             row, column = piece
-            out = program.run(x[:, row.read, column.read], Borders(row.borders, column.borders), *norms)
-            return out[:, row.crop, column.crop]
+            out, within = program.run(x[:, row.read, column.read], Borders(row.borders, column.borders), *norms)
+            return out[:, row.crop, column.crop], within
 
-        return join(list(self._streams.map(run, product(rows, columns))), len(columns))
+        outs, within = zip(*self._streams.map(run, product(rows, columns)), strict=True)
+        return join(list(outs), len(columns)), list(within)
+
+
+_USE_OTHERS = "Bring the input into its range, or use other weights."
 
 
 def _compile(
-    network: Network, tensors: Tensors, output: Output | None, dtype: str, compiled: dict[tuple[int, Stage], Program]
+    network: Network,
+    tensors: Tensors,
+    output: Output | None,
+    dtype: str,
+    everywhere: bool,
+    compiled: dict[tuple[int, Stage], Program],
 ) -> list[Program]:
     """Return the programs of the stages of a network; those that are in ``compiled`` already are the same ones."""
-    rest, channels, programs = iter(tensors), network.channels_in, []
-    for number, stage in enumerate(network.stages):
+    channels, programs = network.channels_in, []
+    for number, (stage, own) in enumerate(zip(network.stages, network.tensors_of_stages(tensors), strict=True)):
         last = number == len(network.stages) - 1
-        model = StageModel(stage, rest, output=output if last else None, dtype=dtype)
-        channels_in, channels = channels, model.channels_out
         program = compiled.get((number, stage))
         if program is None or last:
-            program = Program(compile_stage(model, channels_in, dtype), len(model.norm_shapes))
+            looks = look_everywhere(len(own), dtype) if everywhere else choose_looks(stage, own, dtype)
+            model = StageModel(stage, own, looks, output=output if last else None, dtype=dtype)
+            program = Program(compile_stage(model, channels, dtype), len(model.norm_shapes), model.channels_out)
             compiled[number, stage] = program
+        channels = program.channels_out
         programs.append(program)
     return programs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taesd_core.network import Network
-from tiler.errors import InputError, TileError
+from tiler.errors import InputError, ModelOverflowError, TileError
 from tiler.jobs.engine import run_tile
 from tiler.plan import Plan
 
@@ -45,8 +45,11 @@ def test_a_tile_that_fails_is_named(given, error, says):
     assert str(TILE.read) in str(caught.value)
 
 
-def test_values_that_the_model_cannot_bear_are_no_output():
-    pixels = np.zeros((9999, 9999, 1), np.float32)
-    pixels[TILE.crop.slices][0, 0] = np.inf
-    with pytest.raises(InputError, match=r"too large for the model.*largest=1\.0.*e\+30"):
-        run_tile(TILE, Giving(window(1e30)), lambda window, borders: pixels)
+def test_values_that_the_model_cannot_bear_are_named_by_their_tile():
+    def overflow(window, borders):
+        raise OverflowError("It overflows. Use another.")
+
+    with pytest.raises(ModelOverflowError, match=r"Tile 1, 2 .*: It overflows\. Use another\.") as caught:
+        run_tile(TILE, Giving(window(1e30)), overflow)
+    assert str(TILE.read) in str(caught.value)
+    assert isinstance(caught.value, InputError)

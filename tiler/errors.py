@@ -6,6 +6,7 @@
     ├── OptionError             2   ValueError        an option out of its range, or two that do not go together
     ├── InputError              3   ValueError        latents, image or weights that cannot be used
     │   ├── NonFiniteError      3   ValueError        they hold NaN or Inf
+    │   ├── ModelOverflowError  3   ValueError        the model makes NaN or Inf of them
     │   ├── DamagedError        3   ValueError        their file is damaged, which may be seen only on the way: then 6
     │   └── AxesError           3   ValueError        the axes of an array are not those of a map
     │       └── AxesQuestion    3   ValueError        they can be read in several ways, and ``axes`` does not say which
@@ -57,6 +58,12 @@ class AxesError(InputError):
 
 class AxesQuestion(AxesError):
     """The axes of an array can be read in several ways, which the message names; ``axes`` says which is meant."""
+
+
+class ModelOverflowError(InputError):
+    """Values inside the model become NaN or Inf; a run that goes on would meet them again."""
+
+    starts_over = True
 
 
 class InputWarning(UserWarning):

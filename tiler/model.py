@@ -60,7 +60,13 @@ class Model(Protocol):
     """A decoder or an encoder of windows."""
 
     def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
-        """Return exactly the pixels that ``window`` determines: it less the halo on each side that is no border."""
+        """Return exactly the pixels that ``window`` determines: it less the halo on each side that is no border.
+
+        Raises:
+            MemoryError: this window does not fit; a smaller one may.
+            OverflowError: a value on the way is NaN or Inf, in whatever the model computes with, even where nothing in
+                the pixels shows it: a ReLU makes 0 of -Inf. The message says what to do.
+        """
 
 
 @runtime_checkable
@@ -76,7 +82,12 @@ class GatheringModel(Model, Protocol):
     """A model that must know statistics of the whole input, pass by pass, before it runs on a window."""
 
     def gather(self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice]) -> Moments:
-        """Return what the part ``crop`` of what ``window`` determines adds to the statistics of the next pass."""
+        """Return what the part ``crop`` of what ``window`` determines adds to the statistics of the next pass.
+
+        Raises:
+            MemoryError: as for a call.
+            OverflowError: as for a call.
+        """
 
     def with_statistics(self, statistics: Sequence[Any]) -> Self:
         """Return the model with the statistics of the first passes known, each summed over the whole input."""

@@ -78,7 +78,8 @@ class Group(click.Group):
         notes = getattr(error, "__notes__", [])
         # One line of it; but the spaces in a name are the name's.
         message = " ".join([*message.split(), *notes])
-        return f"{message} {self._how_to_go_on(getattr(error, 'remedy', ()))}" if notes else message
+        goes_on = bool(notes) and not getattr(error, "starts_over", False)
+        return f"{message} {self._how_to_go_on(getattr(error, 'remedy', ()))}" if goes_on else message
 
 
 def _open_standard_streams() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError, TileError, TilerError
+from tiler.errors import InputError, ModelOverflowError, TileError, TilerError
 from tiler.model import Ends, GatheringModel, Model, Moments
 from tiler.plan import Tile
 from tiler.profile import Profile
@@ -23,7 +23,7 @@ def run_tile(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
         (height, width, channels), as large as ``tile.write``.
 
     Raises:
-        InputError: the window holds NaN or Inf.
+        InputError: the window holds NaN or Inf, or the model makes them of it.
         TileError: anything else went wrong; the cause is chained.
     """
     with _naming(tile):
@@ -34,7 +34,7 @@ def gather_tile(tile: Tile, source: Source, model: GatheringModel) -> Moments:
     """Return what a tile adds to the statistics of the pass that it belongs to.
 
     Raises:
-        InputError: the window holds NaN or Inf.
+        InputError: the window holds NaN or Inf, or the model makes them of it.
         TileError: anything else went wrong; the cause is chained.
     """
     with _naming(tile):
@@ -47,6 +47,8 @@ def _naming(tile: Tile) -> Iterator[None]:
         yield
     except TilerError:
         raise
+    except OverflowError as error:
+        raise ModelOverflowError(f"Tile {tile.row}, {tile.column} cannot be run ({tile.read}): {error}") from error
     except Exception as error:
         raise TileError(f"Tile {tile.row}, {tile.column} failed ({tile.read}): {error}") from error
 
@@ -73,11 +75,6 @@ def _run(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
         if len(quarters) == 1:
             raise
     else:
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise InputError(
-                f"The values are too large for the model, it gives NaN or Inf: largest={np.abs(window).max()} "
-                f"(tile {tile.row}, {tile.column}: {tile.read}). Bring the input into its range."
-            )
         return pixels
     # Too large for the device: four times a quarter gives the same pixels, with more margins.
     origin = tile.write
