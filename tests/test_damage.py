@@ -52,18 +52,21 @@ def wholes(tmp_path_factory):
     return Wholes()
 
 
-def leave(folder, kind, state):
-    """Leave a job with so many tiles finished; "made": all but the final name; "named": all but the end."""
+def leave(folder, kind, state, **options):
+    """Leave a job with so many tiles finished; "made": all but the final name; "named": all but the end.
+
+    With options, it is one that finds all tiles finished.
+    """
 
     def stop(number):
-        if number == state:
+        if number == state or options:
             raise Killed
 
     def kill(*_):
         raise Killed
 
-    Path(folder).mkdir()
-    job = make_job(folder, kind, CountingModel(stop))
+    Path(folder).mkdir(exist_ok=True)
+    job = make_job(folder, kind, CountingModel(stop), **options)
     with pytest.MonkeyPatch.context() as patch:
         if state == "made":
             patch.setattr(Sink, "commit", kill)
@@ -247,6 +250,17 @@ def test_what_lies_there_besides_pixels_is_put_back(tmp_path, kind, state, whole
     # An encoded picture holds no tiles any more.
     assert n_calls == (12 if is_encoded else 12 - (5 if state == 5 else 12))
     assert done.n_damaged == (12 if is_encoded else 0)
+    assert read_result(output) == wholes[kind]
+
+
+@every_kind
+def test_what_is_made_is_not_made_again_however_often_its_last_steps_are_stopped(tmp_path, kind, wholes):
+    output = leave(tmp_path / "a", kind, "made")
+    for state in ("made", "named", "made", "named"):
+        leave(tmp_path / "a", kind, state, resume=True)
+        assert output.exists() == (state == "named")
+    done, n_calls = go_on(output.parent, kind)
+    assert (done.n_resumed, done.n_damaged, n_calls) == (12, 0, 0)
     assert read_result(output) == wholes[kind]
 
 

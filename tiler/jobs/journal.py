@@ -260,7 +260,8 @@ class Journal:
         """Give the complete output its name; nothing else stays."""
         assert self._sink is not None
         self.sync()
-        self._file.append([[COMPLETE, *self._sink.complete()]])
+        if not self._encoded:
+            self._file.append([[COMPLETE, *self._sink.complete()]])
         self._sink.commit()
         self._remove()
 
