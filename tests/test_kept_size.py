@@ -17,6 +17,7 @@ from tiler.errors import InputError, OptionError
 from tiler.pyramid import halve
 from tiler.sinks.outputs import describe_output
 from tiler.sources.array_source import ArraySource
+from tiler.sources.kept_size import read_size
 from tiler.sources.upscale import Upscaled
 
 HEIGHT, WIDTH = 203, 250
@@ -180,3 +181,10 @@ def test_a_run_is_not_gone_on_with_in_another_size(tmp_path, kept, latents, monk
     kept.write_bytes(content)
     tiler.decode(kept, tmp_path / "a.npy", weights="photo", tile_size_px=TILE_PX, resume=True)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), decode_whole(latents(26, 32))[:HEIGHT, :WIDTH])
+
+
+def test_a_size_fits_within_the_last_latent_of_whatever_scale(tmp_path, latents):
+    path = keep(tmp_path / "z.safetensors", latents(2, 3), "65x33")
+    assert read_size(path, (64, 96), 32) == (33, 65)
+    with pytest.raises(InputError, match="may lack less than 32 px a side"):
+        read_size(keep(path, latents(2, 3), "64x33"), (64, 96), 32)

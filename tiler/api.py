@@ -39,7 +39,7 @@ from tiler.models import (
 from tiler.options import checked
 from tiler.phase import REPORT
 from tiler.plan import Plan
-from tiler.planning import check_place, find_area, make_plan
+from tiler.planning import check_place, find_area, make_plan, tell_memory
 from tiler.profile import Profile
 from tiler.region import Region
 from tiler.report import Report, describe_report, run_and_report
@@ -157,6 +157,7 @@ def decode(
     area = find_area(latents, checkpoint.network, source, region)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
     metadata, said = take_along(latents.data, keep=keep_metadata)
+    said += tell_memory(plan, memory_bytes)
     planned = file.plan(plan, overwrite=overwrite, metadata=metadata)
     check_range(source.source if isinstance(source, Upscaled) else source)
     model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype)
@@ -340,6 +341,7 @@ def encode(
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
     metadata, said = take_along(image, keep=keep_metadata, picture=True, page=page)
+    said += tell_memory(plan, memory_bytes)
     colours = getattr(opened, "notes", ())
     notes = {"colours": "; ".join(colours)} if colours and file.keeps else {}
     if opened.shape[:2] != source.shape[:2]:

@@ -8,7 +8,7 @@ from tiler import options
 from tiler.errors import OptionError
 from tiler.jobs.journal_file import find_begun, find_journal
 from tiler.latents import Latents
-from tiler.memory import default_budget_bytes
+from tiler.memory import default_budget_bytes, format_bytes
 from tiler.model import Network
 from tiler.models import PathLike, find_convention, find_network
 from tiler.plan import Plan
@@ -175,3 +175,14 @@ def check_place(path: Path, *, overwrite: bool, resume: bool) -> None:
     # A journal without a part may be that of the complete output: see there.
     if not (resume and find_journal(path).exists()):
         check_output(path, overwrite=overwrite)
+
+
+def tell_memory(plan: Plan, memory_bytes: int | None) -> tuple[str, ...]:
+    """Return what is to be said where a plan takes more memory than was asked for: the smallest tile, or one given."""
+    if memory_bytes is None or plan.peak_bytes <= memory_bytes:
+        return ()
+    tile_px = plan.core * max(plan.network.scale_in, plan.network.scale_out)
+    return (
+        f"about {format_bytes(plan.peak_bytes)} of memory were planned for, more than the {format_bytes(memory_bytes)} "
+        f"asked for; tiles of less than {tile_px} px take less",
+    )
