@@ -567,7 +567,7 @@ def test_a_number_of_windows_is_0_or_more_or_all(good, tmp_path, latents, sample
     with pytest.raises(tiler.OptionError, match="samples="):
         verify(good / "image.npy", good, samples=samples)
     if samples is not None:
-        with pytest.raises(tiler.OptionError, match="samples="):
+        with pytest.raises(tiler.OptionError, match="verify="):
             tiler.decode(latents(3, 3), tmp_path / "a.npy", weights="photo", verify=samples)
         assert not (tmp_path / "a.npy").exists()
 
