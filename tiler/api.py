@@ -339,7 +339,9 @@ def encode(
     axes = getattr(opened, "axes", None)
     within = WithinRange(opened)
     source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
-    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
+    plan = make_plan(
+        source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, opened=opened
+    )
     metadata, said = take_along(image, keep=keep_metadata, picture=True, page=page)
     said += tell_memory(plan, memory_bytes)
     colours = getattr(opened, "notes", ())

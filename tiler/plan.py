@@ -133,6 +133,10 @@ class Plan:
     """The part of the image that is made, output px; None for all of it."""
     margins: tuple[int, int] = (0, 0)
     """How far the source goes on beyond each end of its rows and of its columns, latent px; see ``wrap.py``."""
+    held_bytes: int = 0
+    """What the source keeps in memory beside the windows that are read."""
+    spool_bytes: int = 0
+    """What the source takes of the disk while it is read."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
@@ -245,7 +249,7 @@ class Plan:
     @cached_property
     def peak_bytes(self) -> int:
         """Predicted peak memory of the process, bytes."""
-        return max(each._tile_peak_bytes for each in (self, *self.passes))
+        return max(each._tile_peak_bytes for each in (self, *self.passes)) + self.held_bytes
 
     @cached_property
     def _tile_macs(self) -> int:

@@ -24,8 +24,15 @@ def summarise_plan(plan: "Plan") -> str:
         **_describe_passes(plan),
         "compute": f"{2 * plan.macs / 1e12:,.3g} TFLOP, {plan.compute_overhead:.3f} × the whole image at once",
         "memory": f"about {format_bytes(plan.peak_bytes)} at the peak",
+        **_describe_spool(plan),
     }
     return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+
+
+def _describe_spool(plan: "Plan") -> dict[str, str]:
+    if not plan.spool_bytes:
+        return {}
+    return {"disk": f"{format_bytes(plan.spool_bytes)} beside the output while it is made: the picture, uncompressed"}
 
 
 def _describe_ends(plan: "Plan") -> str:

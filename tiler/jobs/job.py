@@ -137,7 +137,7 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
     journal = Journal(output.path, job.plan, job.fields, resume=job.resume, overwrite=output.overwrite)
     try:
         if not job.force:
-            check_disk(output.path.parent, _count_missing(job, journal))
+            check_disk(output.path.parent, _count_missing(job, journal) + job.plan.spool_bytes)
             executor.check(job)
         sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
         LOG.info(_describe_start(job, journal.n_finished))

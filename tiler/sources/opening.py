@@ -26,6 +26,8 @@ from tiler.sources.tiff_source import open_tiff_latents
 from tiler.sources.transparency import Background
 from tiler.sources.zarr_source import ZarrSource, is_zarr
 
+PAGED = ("tiff", "webp", "avif")
+"""Kinds of files that may hold several pictures."""
 Openable = str | os.PathLike[str] | SliceableArray | Source
 """A path, an array, or a source."""
 
@@ -106,6 +108,10 @@ def open_image(
     """
     check_colour(colour)
     Background(background)
+    if page and (not isinstance(image, str | os.PathLike) or read_kind(Path(image)).name not in PAGED):
+        raise InputError(
+            f"Nothing of several pages: page={page}. Of files, TIFF, WebP and AVIF have some; leave it out."
+        )
     if not isinstance(image, str | os.PathLike):
         _refuse_light(colour)
         return open_object(image, 3, IMAGE_TYPES, axes=axes)

@@ -12,12 +12,17 @@ from tiler.sources.picture import OpenedPicture, PictureSource
 from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
 from tiler.sources.tiff_picture import open_tiff_picture
 from tiler.sources.turned import Turned
+from tiler.sources.whole_picture import check_size
 
 if TYPE_CHECKING:
     import pyvips
 
 BY_LIBVIPS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}
 """What is read by libvips: names of kinds of files, and what people call them."""
+
+
+HELD_ROWS = 64
+"""Rows that are held of a picture that comes from top to bottom."""
 
 
 def open_picture(
@@ -75,8 +80,24 @@ def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPic
         format,
         partial(open_by_libvips, path, format, "sequential", **options),
         name=f"page {page}" if page else "",
+        held_bytes=find_held(image, format, path),
         orientation=find_orientation(image) if format != "AVIF" else 1,
     )
+
+
+def find_held(image: "pyvips.Image", format: str, path: Path) -> int:
+    """Return what libvips keeps of a picture in memory while it decodes it.
+
+    Raises:
+        InputError: that is all of it, and it is too large, or far larger than its file.
+    """
+    row_bytes = image.width * image.bands * (2 if image.format == "ushort" else 1)
+    in_passes = image.get_typeof("interlaced") and image.get("interlaced")
+    if format in ("PNG", "JPEG") and not in_passes:
+        return HELD_ROWS * row_bytes
+    check_size(image.width, image.height, path)
+    # Of a progressive JPEG the coefficients, 16 bits each; of others what the codec gives, and a copy.
+    return 2 * image.height * row_bytes
 
 
 def find_orientation(image: "pyvips.Image") -> int:

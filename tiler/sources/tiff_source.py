@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError
+from tiler.errors import DamagedError, InputError
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, shorten
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
@@ -83,7 +83,7 @@ class TiffSource:
                     corner = Window(part.rows - row * page.segment[0], part.columns - column * page.segment[1])
                     samples = samples[corner.slices]
                     if samples.shape != (*part.shape, page.n_samples):
-                        raise InputError(f"The TIFF is damaged: path={self.path} (segment {index} is too small).")
+                        raise DamagedError(f"The TIFF is damaged: path={self.path} (segment {index} is too small).")
                     channels[(part - window).slices] = samples
         return values
 
@@ -107,7 +107,7 @@ class TiffSource:
         while len(content) < size:
             part = os.pread(self._descriptor, size - len(content), int(page.offsets[index]) + len(content))
             if not part:
-                raise InputError(
+                raise DamagedError(
                     f"The file shrank while it was read: path={self.path}. It must not change during a run. "
                     "Restore it and run again."
                 )
@@ -117,7 +117,7 @@ class TiffSource:
         except MemoryError:
             raise
         except Exception as error:  # Each codec raises its own.
-            raise InputError(
+            raise DamagedError(
                 f"The TIFF is damaged: path={self.path} (segment {index}: {shorten(error)}). Copy or save it again."
             ) from error
 

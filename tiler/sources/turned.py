@@ -39,6 +39,16 @@ class Turned:
         """Those of the source."""
         return tuple(getattr(self._source, "notes", ()))
 
+    @property
+    def held_bytes(self) -> int:
+        """That of the source."""
+        return getattr(self._source, "held_bytes", 0)
+
+    @property
+    def spool_bytes(self) -> int:
+        """That of the source."""
+        return getattr(self._source, "spool_bytes", 0)
+
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
         spans = [
