@@ -133,6 +133,8 @@ def check_files(tmp_path, write, shapes, right, **how):
 def test_files_of_every_format_are_read_as_the_table_says(tmp_path, name):
     write, first = FORMATS[name]
     shapes = choose_shapes(3, 6, zlib.crc32(name.encode())) + choose_shapes(4, 6, 1)
+    # A TIFF of 4,096 pages or more is refused, whatever they are.
+    shapes = [shape for shape in shapes if "pages" not in name or np.prod(shape[:-2]) < 1000]
     check_files(tmp_path, write, shapes, lambda shape, channels: look_up(shape, channels, first))
 
 
@@ -141,6 +143,8 @@ def test_files_of_every_format_are_read_as_the_table_says(tmp_path, name):
 def test_hundreds_of_files_of_every_format_are_read_as_the_table_says(tmp_path, name):
     write, first = FORMATS[name]
     shapes = choose_shapes(3, 150, zlib.crc32(name.encode())) + choose_shapes(4, 150, zlib.crc32(name.encode()))
+    # A TIFF of 4,096 pages or more is refused, whatever they are.
+    shapes = [shape for shape in shapes if "pages" not in name or np.prod(shape[:-2]) < 1000]
     check_files(tmp_path, write, shapes, lambda shape, channels: look_up(shape, channels, first))
 
 
