@@ -18,7 +18,7 @@ from tiler.errors import InputError, NonFiniteError, OutputExistsError, TileErro
 from tiler.fields import find_difference
 from tiler.jobs import journal as journal_module
 from tiler.jobs.job import run_job
-from tiler.jobs.journal_file import JournalReader, find_journal, make_line, parse
+from tiler.jobs.journal_file import JournalReader, find_journal, make_line, parse, read_identity
 from tiler.sources.finite import treat_nonfinite
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -203,6 +203,29 @@ def test_lines_behind_a_damaged_one_are_believed_but_not_behind_damaged_fields()
     assert read(0, 1) == (None, [], 7)
     assert read(3) == ("zero", [0, 2, 3], 1)
     assert read(5) == ("error", [0, 1, 2], 2)
+
+
+def test_a_journal_that_has_lost_its_beginning_still_tells_of_the_rest(tmp_path, monkeypatch):
+    """A sector, in which both headers were, and a few lines."""
+    monkeypatch.setattr("tiler.jobs.journal_file.COPY_BYTES", 2**13)
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    (tmp_path / "whole").mkdir()
+    whole = run_whole(tmp_path / "whole", "none", height=80, width=80)
+    with pytest.raises(Broken):
+        run_job(make_job(tmp_path, "none", height=80, width=80), raise_at(90))
+    journal = find_journal(tmp_path / "image.tif")
+    content = journal.read_bytes()
+    header = content[: content.index(b"\n") + 1]
+    assert content.count(header) in (3, 4)  # at 8 kB, and maybe at 16
+    assert 2 * len(header) < 7000
+    journal.write_bytes(bytes(7000) + content[7000:])
+    seen = set()
+    model = CountingModel(lambda number: seen.add(read_identity(journal)))  # as a worker looks
+    done = run_job(make_job(tmp_path, "none", model, height=80, width=80, resume=True))
+    assert seen == {parse(content)[0].header["job"]}
+    assert 20 < done.n_resumed < 90
+    assert model.n_calls == 100 - done.n_resumed
+    assert read_result(tmp_path / "image.tif") == whole
 
 
 def test_quarters_that_are_gone_are_made_again(tmp_path, whole):

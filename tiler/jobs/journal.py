@@ -96,7 +96,7 @@ class Journal:
     def start(self, open_sink: Callable[[bool], Sink]) -> Sink:
         """Open the sink, anew or where the last run stopped: ``open_sink(reopen)``."""
         if self.resumed:
-            self._file.cut_tail()
+            self._file.mend()
             self._file.amend(self._fields)
             # What is encoded is no array any more.
             self._encoded = len(self._completed) > 1 and files.find_checksum(self.part) == self._completed[1:]

@@ -12,7 +12,8 @@
 Each line ends in the CRC-32 of itself, continued from that of the header, which no two jobs share: a line of an earlier
 job never counts. From a line of fields on, it is continued from that one: who has not seen it believes nothing behind.
 Any other line that does not match its checksum, of which a kill or a power cut may have left a part only, is passed
-over; what the others say stays true. The header is there twice, for without it nothing is.
+over; what the others say stays true. The header is there twice, for without it nothing is, and again wherever the file
+has doubled.
 """
 
 import fcntl
@@ -35,6 +36,8 @@ from tiler.sinks.skeleton import Skeleton, pack_skeleton, unpack_skeleton
 FORMAT = 2
 """Journals of format 1 noted neither places nor checksums."""
 Entry = list[Any]
+COPY_BYTES = 2**14
+"""From here on the header is written again when a journal has doubled, where no sector is that of the first."""
 COMPLETE = "complete"
 """How the last line of a job begins."""
 
@@ -56,7 +59,7 @@ class JournalFile:
         self.path, self._file, self.created = path, file, created
         content = files.read_at(file, os.fstat(file.fileno()).st_size, 0)
         lines, self.entries, self._end, self.n_lost = parse(content)
-        header, self._seed = lines.header or {}, lines.seed
+        header, self._seed, self._header = lines.header or {}, lines.seed, lines.first
         self.format: int | None = header.get("format")
         self.fields: Fields | None = header.get("fields")
         self.identity: str = header.get("job", "")
@@ -102,7 +105,7 @@ class JournalFile:
         line, self._seed = make_line(header, 0)
         files.write_at(self._file, 2 * line, 0)
         files.sync(self._file)
-        self._end, self.fields = 2 * len(line), fields
+        self._end, self._header, self.fields = 2 * len(line), line, fields
 
     def amend(self, fields: Fields) -> None:
         """Write to the disk what the job is from here on, where that is another one."""
@@ -111,8 +114,11 @@ class JournalFile:
             self._append(line)
             self.fields, self._seed = fields, seed
 
-    def cut_tail(self) -> None:
-        """Remove what follows the last good line."""
+    def mend(self) -> None:
+        """Put the header back where it is not, and remove what follows the last good line."""
+        if files.read_at(self._file, 2 * len(self._header), 0) != 2 * self._header:
+            files.write_at(self._file, 2 * self._header, 0)
+            files.sync(self._file)
         files.truncate(self._file, self._end)
 
     def append(self, entries: Iterable[Entry]) -> None:
@@ -120,6 +126,9 @@ class JournalFile:
         self._append(b"".join(make_line(entry, self._seed)[0] for entry in entries))
 
     def _append(self, lines: bytes) -> None:
+        end = self._end + len(lines)
+        if end > COPY_BYTES and end.bit_length() > self._end.bit_length():
+            lines += self._header
         files.write_at(self._file, lines, self._end)
         files.sync(self._file)
         self._end += len(lines)
@@ -149,18 +158,19 @@ class LineReader:
 
     Attributes:
         header: as it was written, but with the last fields; None before there is one.
+        first: the line that it is.
         seed: what the checksum of the next line is continued from.
     """
 
     def __init__(self) -> None:
         self.header: dict[str, Any] | None = None
+        self.first = b""
         self.seed = 0
-        self._first = b""
 
     def read(self, line: bytes) -> tuple[bool, Entry | None]:
         """Say whether a line, without its end, is to be believed, and return the entry that it is, if it is one."""
         text, _, check = line.rpartition(b" ")
-        if self._first and line == self._first:
+        if self.first == line + b"\n":
             return True, None  # the header once more
         if check != b"%08x" % (seed := zlib.crc32(text, self.seed)):
             return False, None
@@ -168,7 +178,7 @@ class LineReader:
         if isinstance(said, list):
             return True, said
         if self.header is None:
-            self.header, self._first = said, line
+            self.header, self.first = said, line + b"\n"
         else:
             self.header["fields"] = said
         self.seed = seed
@@ -227,7 +237,12 @@ def make_line(said: Entry | dict[str, Any], seed: int) -> tuple[bytes, int]:
 def parse(content: bytes) -> tuple[LineReader, list[Entry], int, int]:
     """Return header and seed, entries, where the last good line ends, and how many lines are not believed."""
     lines, entries, position, end, n_lost = LineReader(), [], 0, 0, 0
-    for line in content.split(b"\n")[:-1]:
+    all_lines = content.split(b"\n")[:-1]
+    # Where the first header is lost, what follows it is not: another one may come later.
+    for line in all_lines:
+        if lines.header is not None or lines.read(line)[0]:
+            break
+    for line in all_lines:
         position += len(line) + 1
         believed, entry = lines.read(line)
         if not believed:
