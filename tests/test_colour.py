@@ -4,7 +4,6 @@ import io
 import re
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import profiles
@@ -15,8 +14,7 @@ from PIL import Image, ImageCms
 
 from tiler.errors import InputError, OptionError
 from tiler.sinks.srgb_profile import srgb_profile
-from tiler.sources.opening import open_image, read_kind
-from tiler.sources.picture_format import open_picture
+from tiler.sources.opening import open_image
 from tiler.window import Window
 
 random = np.random.default_rng(7)
@@ -31,9 +29,7 @@ MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 
 def read(path, **options):
     """Return the colours of a picture as the encoder gets them, float64, and what is said of them."""
-    path = Path(path)
-    kind = read_kind(path)
-    source = open_picture(path, kind, **options) if kind.name == "tiff" else open_image(path, **options)
+    source = open_image(path, **options)
     return source.read(Window.whole(*source.shape[:2])).astype(np.float64), list(source.notes)
 
 

@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import profiles
@@ -11,8 +10,7 @@ import tifffile
 from PIL import Image
 
 from tiler.errors import InputError, OptionError
-from tiler.sources.opening import open_image, read_kind
-from tiler.sources.picture_format import open_picture
+from tiler.sources.opening import open_image
 from tiler.sources.transparency import Background
 from tiler.window import Window
 
@@ -25,9 +23,7 @@ COLOURS = {"white": (1, 1, 1), "black": (0, 0, 0), "#204080": (32 / 255, 64 / 25
 
 
 def read(path, **options):
-    path = Path(path)
-    kind = read_kind(path)
-    source = open_picture(path, kind, **options) if kind.name == "tiff" else open_image(path, **options)
+    source = open_image(path, **options)
     values = source.read(Window.whole(*source.shape[:2])).astype(np.float64)
     return values, tuple(source.notes)
 
@@ -112,8 +108,8 @@ def test_a_png_is_shown_on_the_background(kind, background, tmp_path):
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-@pytest.mark.parametrize("dtype", ["u1", "u2"])
-@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("kind", ["unassalpha", "assocalpha", "unspecified"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_a_tiff_is_shown_on_the_background_as_it_says(kind, dtype, compression, tile, tmp_path):
     largest = {"u1": 255, "u2": 65535, "f4": 1}[dtype]
