@@ -86,7 +86,7 @@ def test_what_is_encoded_at_the_end_needs_space_however_few_tiles_are_left(tmp_p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(EncodedSink, "_make_encoded", fail)
+        patch.setattr(EncodedSink, "complete", fail)
         n_tiles = make_job(tmp_path, kind).plan.n_tiles
         model = CountingModel(lambda number: number < n_tiles - n_left or fail())
         with pytest.raises((OSError, TileError)) as caught:
