@@ -6,6 +6,10 @@ Mutated = tuple[bytes, str]
 """What became of a file, and what was done to it."""
 
 
+class UnreadableError(Exception):
+    """No other reader reads a file without complaint, or it says more than is looked at."""
+
+
 def flip(random: Random, content: bytes, start: int = 0, stop: int | None = None) -> bytes:
     changed = bytearray(content)
     for _ in range(random.choice((1, 1, 2, 8))):

@@ -5,7 +5,7 @@ import zlib
 from random import Random
 
 import numpy as np
-from fuzz_bytes import Mutated, flip, mutate_bytes
+from fuzz_bytes import Mutated, UnreadableError, flip, mutate_bytes
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -189,7 +189,7 @@ def add_chunk(random: Random, chunks: list[Chunk]) -> None:
 EDITS = [edit_size, edit_kind, edit_pixels, edit_filter, split_pixels, move, add_harmless, add_chunk, add_chunk]
 
 
-def read_png(content: bytes) -> np.ndarray:
+def read_png(content: bytes, *, taken_as_they_are: bool = True) -> np.ndarray:
     """Return (height, width, channels) samples as they are in the file, of uint8 or uint16; a palette is applied.
 
     Raises:
@@ -212,6 +212,8 @@ def read_png(content: bytes) -> np.ndarray:
     last = len(names) - names[::-1].index(b"IDAT")
     if names[:last].count(b"IHDR") != 1 or names.index(b"IHDR") > (first := names.index(b"IDAT")):
         raise ValueError("order")
+    if not taken_as_they_are and {b"iCCP", b"gAMA", b"cHRM", b"cICP", b"tRNS", b"eXIf", b"sRGB"} & set(names[:first]):
+        raise UnreadableError
     width, height, bits, colour, compression, filtering, interlace = struct.unpack(
         ">IIBBBBB", dict(chunks[:last])[b"IHDR"]
     )
@@ -278,6 +280,8 @@ def unpack(rows: np.ndarray, columns: int, bits: int, channels: int) -> np.ndarr
 
 
 def to_rgb(samples: np.ndarray) -> np.ndarray:
-    """Return the (height, width, 3) float32 in [0, 1] that an encoder is to be given."""
-    samples = samples[..., :1].repeat(3, axis=2) if samples.shape[2] <= 2 else samples[..., :3]
-    return (samples / np.iinfo(samples.dtype).max).astype(np.float32)
+    """Return the (height, width, 3) float32 in [0, 1] that an encoder is to be given: what is transparent, on white."""
+    values = samples / np.iinfo(samples.dtype).max
+    alpha = values[..., -1:] if samples.shape[2] in (2, 4) else 1
+    colours = values[..., :1].repeat(3, axis=2) if samples.shape[2] <= 2 else values[..., :3]
+    return (colours * alpha + 1 - alpha).astype(np.float32)

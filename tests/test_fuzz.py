@@ -12,7 +12,18 @@ import pytest
 
 RUN = Path(__file__).with_name("fuzz_run.py")
 LARGE_START = 1_000_000
-SOME = [("npy", 1200), ("png", 1200), ("weights", 150), ("archives", 60), ("npz", 400), ("tensors", 400), ("tiff", 300)]
+SOME = [
+    ("npy", 1200),
+    ("png", 600),
+    ("jpeg", 300),
+    ("webp", 300),
+    ("pages", 500),
+    ("weights", 150),
+    ("archives", 60),
+    ("npz", 400),
+    ("tensors", 400),
+    ("tiff", 300),
+]
 
 
 def run(kind, start, n_inputs):

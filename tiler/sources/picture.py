@@ -31,6 +31,8 @@ from tiler.window import Window
 if TYPE_CHECKING:
     import pyvips
 
+SPOOLING_BYTES = 100_000_000
+"""What libvips and the strips take while a picture is spooled; measured, of 269 megapixels in PNG and in TIFF."""
 VALUES = {
     np.dtype(np.uint8): (np.arange(256) / 255).astype(np.float32),
     np.dtype(np.uint16): (np.arange(65536) / 65535).astype(np.float32),
@@ -114,7 +116,7 @@ class PictureSource:
         """What it takes of memory, beside the windows that are read."""
         height, width, channels = self.shape
         kept = 0 if self._picture.by_window or self.spool_bytes else height * width * channels * self._dtype.itemsize
-        return kept + self._picture.held_bytes
+        return kept + self._picture.held_bytes + SPOOLING_BYTES * bool(self.spool_bytes)
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, 3) float32 values of ``window``, which lies inside the array.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tiler.errors import InputError
+from tiler.sources.input_file import printable
 from tiler.sources.tiff_segments import NONE, ZSTD, Segments, describe_page, read_tiff
 
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
@@ -210,4 +211,4 @@ def check_places(tags: Any, size: int, path: Path) -> None:
 
 
 def _name(value: Any) -> str:
-    return getattr(value, "name", str(value))
+    return printable(getattr(value, "name", str(value)))
