@@ -26,7 +26,7 @@ from tiler.errors import NonFiniteError, TileError
 from tiler.memory import format_bytes
 from tiler.sinks.compression import KINDS, DType
 from tiler.sinks.tiff_sink import Layout
-from tiler.sources.opening import open_latents
+from tiler.sources.opening import open_image, open_latents
 from tiler.window import Window
 
 ROOT = str(Path(__file__).parents[1])
@@ -265,6 +265,18 @@ def test_encode_says_what_became_of_the_colours_and_keeps_it_with_the_latents(fo
     failed = run("encode", "image.png", "c.npy", "--weights", "photo", "--background", "blue")
     assert failed.exit_code == 2
     assert "No such background: background='blue'" in failed.stderr
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_image_that_was_decoded_is_encoded_as_it_was_written(folder, dtype):
+    assert run("decode", "good.npy", "image.tif", "--weights", "photo", "--dtype", dtype).exit_code == 0
+    written = tifffile.imread("image.tif")
+    largest = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    assert written.dtype == dtype
+    source = open_image("image.tif")
+    values = source.read(Window.whole(*source.shape[:2]))
+    np.testing.assert_array_equal(values, (written / largest).astype(np.float32))
+    assert source.notes == ()
 
 
 def test_encode_says_which_values_are_beyond_0_to_1_and_refuses_what_is_far(folder):

@@ -308,3 +308,18 @@ def test_the_file_is_closed_and_nothing_is_logged(tmp_path, capfd):
     )
     open_image(tmp_path / "x.tif")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_small_picture_in_large_tiles_is_read(tmp_path, compression, bigtiff, byteorder):
+    random = np.random.default_rng(5)
+    for tile, height, width in ((512, 48, 56), (1024, 300, 20), (256, 5, 700), (2048, 1, 1)):
+        pixels = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        options = {"bigtiff": bigtiff, "byteorder": byteorder, "compression": compression}
+        tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(tile, tile), photometric="rgb", **options)
+        source = open_image(tmp_path / "a.tif")
+        assert source.shape == pixels.shape
+        values = source.read(Window.whole(height, width))
+        np.testing.assert_array_equal(values, pixels / np.float32(255))

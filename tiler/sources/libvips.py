@@ -6,7 +6,7 @@ Only what is named here is ever asked of it: it knows formats besides that are p
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,13 +54,21 @@ def load_vips() -> Any:
     return pyvips
 
 
-def open_by_libvips(path: Path, format: str, access: Literal["sequential", "random"], **options: Any) -> "pyvips.Image":
+def open_by_libvips(
+    path: Path,
+    format: str,
+    access: Literal["sequential", "random"],
+    *,
+    changes: Any = (),
+    **options: Any,
+) -> "pyvips.Image":
     """Return a picture of which nothing but the header is read yet.
 
     Args:
         path: the file.
         format: what it is, one of ``LOADERS``.
         access: "sequential" where the pixels will be asked for once, from top to bottom.
+        changes: places in the file, and what libvips is to see there.
         options: of the loader.
 
     Raises:
@@ -71,17 +79,27 @@ def open_by_libvips(path: Path, format: str, access: Literal["sequential", "rand
     try:
         # By its descriptor: a name may hold what libvips takes for options.
         source = pyvips.Source.new_from_descriptor(descriptor)
+        content = _change(descriptor, changes) if changes else b""
     finally:
         os.close(descriptor)
     _heard.forget()
     try:
-        load = getattr(pyvips.Image, f"{LOADERS[format]}_source")
-        return load(source, access=access, fail_on="warning", **options)
+        load = getattr(pyvips.Image, f"{LOADERS[format]}_{'buffer' if changes else 'source'}")
+        # Of a buffer libvips keeps a copy.
+        return load(content or source, access=access, fail_on="warning", **options)
     except pyvips.Error as error:
         raise InputError(
             f"The {format} cannot be read: path={path} ({describe_error(error)}). It is damaged, or of a kind that is "
             "not read here. Save it again, as a PNG for instance."
         ) from error
+
+
+def _change(descriptor: int, changes: Sequence[tuple[int, bytes]]) -> bytes:
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        content = bytearray(file.read())
+    for place, there in changes:
+        content[place : place + len(there)] = there
+    return bytes(content)
 
 
 def make_image(pixels: NDArray[Any], *, interpretation: str | None = None, profile: bytes | None = None) -> Any:

@@ -7,7 +7,7 @@ Source: TIFF 6.0; libvips 8.18 was compared with tifffile on all kinds of them.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,8 @@ FLOAT = 3
 """The sample format of floats."""
 BITS = {1: (1, 2, 4, 8, 16), FLOAT: (16, 32)}
 """Of a sample, by sample format: what libvips reads right. It takes 12 bits for 16, and has no range for 32."""
+GROWN_BYTES = 2**28
+"""Largest file that is copied so that libvips takes its tiles."""
 REDUCED = 1
 """The bit of NewSubfileType that says so."""
 
@@ -53,6 +55,9 @@ class TiffPicture:
     """Whether it is stored as tiles, not as strips."""
     held_bytes: int
     """What libvips keeps of it in memory: two rows of tiles."""
+    grown: tuple[tuple[int, bytes], ...]
+    """Places in the file and what to put there, so that it says that the picture is whole tiles; nothing where libvips
+    takes its tiles as they are. It refuses those that are about three times as long as the picture, or more."""
     segments: Segments | None
     """Where it lies, where that is not read by libvips: strips of pixels as they are, and what was made by zstd."""
 
@@ -91,6 +96,7 @@ def find_tiff_picture(path: Path, *, page: int | None = None) -> TiffPicture:
             bytes(profile) if profile is not None else None,
             tags.is_tiled,
             2 * row_bytes * tags.tilelength if tags.is_tiled else 0,
+            grow(tags, size) if tags.is_tiled else (),
             segments,
         )
 
@@ -183,6 +189,18 @@ def reads_itself(tags: Any) -> bool:
         return True
     plain = tags.compression == NONE and not tags.is_tiled and tags.photometric in (MINISBLACK, RGB)
     return plain and tags.bitspersample >= 8 and ASSOCIATED not in tags.extrasamples
+
+
+def grow(tags: Any, file_bytes: int) -> tuple[tuple[int, bytes], ...]:
+    """Return what a small picture in large tiles must say for its size to be whole tiles, by places in the file."""
+    sizes = ((256, tags.imagewidth, tags.tilewidth), (257, tags.imagelength, tags.tilelength))
+    if all(tile <= 2 * size for _, size, tile in sizes) or file_bytes > GROWN_BYTES:
+        return ()
+    order: Literal["little", "big"] = "little" if tags.parent.byteorder == "<" else "big"
+    found = [(tags.tags[code], -(-size // tile) * tile) for code, size, tile in sizes]
+    if any(whole >= 256**tag.valuebytecount for tag, whole in found):
+        return ()
+    return tuple((tag.valueoffset, whole.to_bytes(tag.valuebytecount, order)) for tag, whole in found)
 
 
 def check_places(tags: Any, size: int, path: Path) -> None:

@@ -43,7 +43,12 @@ def open_tiff_picture(path: Path, *, page: int | None = None) -> OpenedPicture:
 
 
 def _open(path: Path, found: TiffPicture) -> "pyvips.Image":
-    image = open_by_libvips(path, "TIFF", "random" if found.tiled else "sequential", page=found.page)
+    image = open_by_libvips(
+        path, "TIFF", "random" if found.tiled else "sequential", changes=found.grown, page=found.page
+    )
+    height, width = found.size
+    if found.grown and image.height >= height and image.width >= width:
+        image = image.crop(0, 0, width, height)
     if (image.height, image.width) != found.size:
         raise DamagedError(
             f"The TIFF is damaged: path={path} (pixels={image.height} × {image.width}, by its tags {found.size}). Copy "
