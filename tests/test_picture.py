@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from tiler.errors import DamagedError, InputError
@@ -88,8 +89,15 @@ def test_a_large_picture_is_spooled_to_a_file_that_has_no_name(tmp_path, monkeyp
         assert len(os.listdir("/proc/self/fd")) < len(before)
 
 
-def test_many_threads_read_one_picture_and_it_is_decoded_once(tmp_path, monkeypatch):
-    source = open_image(save(tmp_path / "x.png", NOISE))
+@pytest.mark.parametrize(
+    "options", [None, {"tile": (16, 16), "compression": "zlib"}, {}], ids=["png", "tiles", "strips"]
+)
+def test_many_threads_read_one_picture(tmp_path, options):
+    if options is None:
+        save(tmp_path / "x", NOISE, format="PNG")
+    else:
+        tifffile.imwrite(tmp_path / "x", NOISE, photometric="rgb", **options)
+    source = open_image(tmp_path / "x")
     windows = [Window(Span(n, n + 9), Span(2 * n, 2 * n + 5)) for n in range(30)]
     with ThreadPoolExecutor(8) as pool:
         for window, values in zip(windows, pool.map(source.read, windows), strict=True):
