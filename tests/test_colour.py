@@ -315,7 +315,13 @@ SRGB_CHUNK = b"sRGB", b"\0"
 CODED_P3, CODED_SRGB = (b"cICP", bytes([12, 13, 0, 1])), (b"cICP", bytes([1, 13, 0, 1]))
 CHUNKS = {
     "linear": ([gamma_chunk(1)], lambda v: v),
-    "gamma 2.2": ([gamma_chunk(0.45455)], lambda v: v ** (1 / 0.45455)),
+    "gamma 2.0": ([gamma_chunk(0.5)], lambda v: v**2),
+    "the gamma of sRGB": ([gamma_chunk(0.45455)], to_light),
+    "gamma and primaries of sRGB": ([gamma_chunk(0.45455), primaries_chunk(*SRGB_XY)], to_light),
+    "gamma of sRGB, other primaries": (
+        [gamma_chunk(0.45455), primaries_chunk(*P3_XY)],
+        lambda v: to_srgb_light(v ** (1 / 0.45455), P3_XY),
+    ),
     "gamma and primaries": ([gamma_chunk(0.5), primaries_chunk(*ADOBE_XY)], lambda v: to_srgb_light(v**2, ADOBE_XY)),
     "primaries alone": ([primaries_chunk(*P3_XY)], lambda v: to_srgb_light(to_light(v), P3_XY)),
     "another white": ([gamma_chunk(1 / 1.8), primaries_chunk(*D50_XY)], lambda v: to_srgb_light(v**1.8, D50_XY)),

@@ -1,5 +1,6 @@
 """What the file of a picture says of its colours."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import pyvips
 
 SRGB = Encoding("sRGB", (srgb_to_linear,))
+SRGB_GAMMA, NEAR_GAMMA = 0.45455, 0.0005
+"""The gAMA of pictures in sRGB, for readers that do not know its curve; many programs write it alone, without sRGB.
+Source: PNG (third edition), 11.3.2.5."""
 UNSAID = 2
 """The code of H.273 for what is not said."""
 EXIF, INTEROPERABILITY = 0x8769, 0xA005
@@ -86,6 +90,10 @@ def _read_png(path: Path) -> Encoding | IccProfile | None:
         numbers = unpack_numbers(chunks[b"cHRM"])
         colours = list(zip(numbers[::2], numbers[1::2], strict=True))
         names.append("cHRM")
+    if b"gAMA" in chunks and abs(gamma - SRGB_GAMMA) < NEAR_GAMMA:
+        numbers_of_srgb = find_measured(colours[1:], colours[0], srgb_to_linear, SRGB.name)
+        if numbers_of_srgb is not None and numbers_of_srgb.is_srgb:
+            return SRGB
     found = find_measured(colours[1:], colours[0], curve, f"those of a PNG with {' and '.join(names)}")
     if found is None:
         raise SaidError("its cHRM names no colours")
@@ -103,12 +111,14 @@ def _read_exif(content: bytes) -> tuple[Encoding | None, list[str]]:
     from PIL import Image
 
     exif = Image.Exif()
-    try:
-        exif.load(content)
-        table = exif.get_ifd(EXIF)
-        index = str(exif.get_ifd(INTEROPERABILITY).get(INDEX, ""))
-    except Exception:  # What a camera noted may be damaged in any way, and the colours are said elsewhere as a rule.
-        return None, []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exif.load(content)
+            table = exif.get_ifd(EXIF)
+            index = str(exif.get_ifd(INTEROPERABILITY).get(INDEX, ""))
+        except Exception:  # What a camera noted may be damaged in any way, and colours are said elsewhere as a rule.
+            return None, []
     space = table.get(COLOUR_SPACE)
     if space == ADOBE or (space == UNCALIBRATED and index.startswith("R03")):
         return ADOBE_RGB, []
