@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -183,3 +184,16 @@ def test_a_name_is_a_name(tmp_path):
     path = tmp_path / "x[page=1].png"
     save(path, NOISE)
     np.testing.assert_array_equal(read_whole(open_image(path)) * 255, NOISE)
+
+
+def test_damaged_exif_changes_nothing_and_says_nothing(tmp_path, capfd):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3"
+    save(tmp_path / "a.jpg", SMOOTH)
+    content = (tmp_path / "a.jpg").read_bytes()
+    right = read_whole(open_image(tmp_path / "a.jpg"))
+    (tmp_path / "a.jpg").write_bytes(content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + content[2:])
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(read_whole(open_image(tmp_path / "a.jpg")), right)
+    assert heard == []
+    assert capfd.readouterr() == ("", "")

@@ -93,3 +93,23 @@ def test_a_cut_of_any_length_is_noticed_where_pixels_are_missing(tmp_path):
 def test_what_is_whole_is_read_whatever_follows(tmp_path, chunks):
     (tmp_path / "x.png").write_bytes(to_bytes(chunks))
     np.testing.assert_array_equal(read_whole(open_image(tmp_path / "x.png")), (PIXELS / 255).astype(np.float32))
+
+
+def to_exif(orientation):
+    return b"eXIf", struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+
+
+@pytest.mark.parametrize("place", ["before the pixels", "behind them"])
+def test_a_picture_is_turned_as_its_exif_says_wherever_that_stands(tmp_path, place):
+    chunks = (
+        [header(), to_exif(6), pixels(), END] if place == "before the pixels" else [header(), pixels(), to_exif(6), END]
+    )
+    (tmp_path / "x.png").write_bytes(to_bytes(chunks))
+    values = read_whole(open_image(tmp_path / "x.png"))
+    np.testing.assert_allclose(values, np.rot90(PIXELS, -1) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"MM", to_exif(6)[1][:12], to_exif(9)[1], b"MM" + bytes(30)])
+def test_exif_that_makes_no_sense_turns_nothing(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(to_bytes([header(), pixels(), (b"eXIf", content), END]))
+    np.testing.assert_allclose(read_whole(open_image(tmp_path / "x.png")), PIXELS / 255, atol=1e-6)

@@ -1,15 +1,20 @@
 """Which picture of a file is meant, and who reads it."""
 
+import os
+import warnings
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taesd_core.file_kinds import FileKind
 from tiler.errors import InputError
 from tiler.sources.colour import Colour
+from tiler.sources.input_file import open_regular_file
 from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
 from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
+from tiler.sources.png_texts import read_png_texts
 from tiler.sources.tiff_picture import open_tiff_picture
 from tiler.sources.turned import Turned
 from tiler.sources.whole_picture import check_size
@@ -21,6 +26,8 @@ BY_LIBVIPS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WebP", "avi
 """What is read by libvips: names of kinds of files, and what people call them."""
 
 
+ORIENTATION = 0x0112
+"""The tag of EXIF."""
 HELD_ROWS = 64
 """Rows that are held of a picture that comes from top to bottom."""
 
@@ -81,7 +88,7 @@ def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPic
         partial(open_by_libvips, path, format, "sequential", **options),
         name=f"page {page}" if page else "",
         held_bytes=find_held(image, format, path),
-        orientation=find_orientation(image) if format != "AVIF" else 1,
+        orientation=find_orientation(image, format, path) if format != "AVIF" else 1,
     )
 
 
@@ -100,7 +107,27 @@ def find_held(image: "pyvips.Image", format: str, path: Path) -> int:
     return 2 * image.height * row_bytes
 
 
-def find_orientation(image: "pyvips.Image") -> int:
+def find_orientation(image: "pyvips.Image", format: str, path: Path) -> int:
     """Return how a picture is to be turned, 1 to 8; what makes no sense is 1."""
-    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    if image.get_typeof("orientation"):
+        orientation = image.get("orientation")
+    else:
+        orientation = find_late_orientation(path) if format == "PNG" else 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def find_late_orientation(path: Path) -> Any:
+    """Return how a PNG is to be turned whose EXIF stands behind its pixels, where libvips does not look."""
+    from PIL import Image
+
+    descriptor = open_regular_file(path)
+    try:
+        _, content, _ = read_png_texts(descriptor)
+    finally:
+        os.close(descriptor)
+    exif, found = Image.Exif(), 1
+    with warnings.catch_warnings(), suppress(Exception):  # It may be damaged in any way; the pixels are not.
+        warnings.simplefilter("ignore")
+        exif.load(content)
+        found = exif.get(ORIENTATION, 1)
+    return found
