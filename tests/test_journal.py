@@ -14,11 +14,12 @@ import pytest
 from small_job import KINDS, CountingModel, make_job, read_result, run_whole
 
 from tiler import files
-from tiler.errors import InputError, NonFiniteError, OutputExistsError, TileError
+from tiler.errors import ChangedError, InputError, NonFiniteError, OutputExistsError, TileError
 from tiler.fields import find_difference
 from tiler.jobs import journal as journal_module
 from tiler.jobs.job import run_job
 from tiler.jobs.journal_file import JournalReader, find_journal, make_line, parse, read_identity
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.finite import treat_nonfinite
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -375,6 +376,18 @@ def test_bad_input_leaves_nothing_where_nothing_was_finished(tmp_path, kind):
 
 
 @every_kind
+def test_an_input_that_changes_during_the_run_becomes_no_file(tmp_path, kind):
+    def change(number):
+        if number == 3:
+            job.source._array[...] += 1
+
+    job = make_job(tmp_path, kind, CountingModel(change))
+    with pytest.raises(ChangedError, match="during the run"):
+        run_job(job)
+    assert names(tmp_path) == []
+
+
+@every_kind
 def test_nan_at_the_end_loses_nothing_and_a_run_that_reads_it_as_0_goes_on(tmp_path, kind):
     def job_in(folder, nonfinite, **options):
         folder.mkdir(exist_ok=True)
@@ -382,7 +395,8 @@ def test_nan_at_the_end_loses_nothing_and_a_run_that_reads_it_as_0_goes_on(tmp_p
         job = make_job(folder, kind, model := CountingModel(), height=64, width=16, **options)
         job.source._array[0, 3, 0] = np.nan
         source = treat_nonfinite(job.source, nonfinite)
-        return replace(job, source=source, inputs={"latents": "these", "nonfinite": nonfinite}), model
+        inputs = {"latents": fingerprint_source(source), "nonfinite": nonfinite}
+        return replace(job, source=source, inputs=inputs), model
 
     def run(folder, nonfinite, **options):
         job, model = job_in(folder, nonfinite, **options)

@@ -575,3 +575,7 @@ def test_an_output_that_holds_its_input_is_refused(tmp_path):
         with pytest.raises(InputError, match="take the place of its input"):
             check_apart(tmp_path / "run.zarr", {"latents": path})
     check_apart(tmp_path / "other.zarr", {"latents": inside})
+    # Nor does it become a part of its input, which would be another one for whoever goes on.
+    for output in ("image.tif", "deep/image.zarr"):
+        with pytest.raises(InputError, match="would lie in its input"):
+            check_apart(tmp_path / "run.zarr" / output, {"latents": tmp_path / "run.zarr"})

@@ -8,6 +8,7 @@
     │   ├── NonFiniteError      3   ValueError        they hold NaN or Inf
     │   ├── ModelOverflowError  3   ValueError        the model makes NaN or Inf of them
     │   ├── DamagedError        3   ValueError        their file is damaged, which may be seen only on the way: then 6
+    │   ├── ChangedError        6   ValueError        it changed during the run
     │   └── AxesError           3   ValueError        the axes of an array are not those of a map
     │       └── AxesQuestion    3   ValueError        they can be read in several ways, and ``axes`` does not say which
     ├── OutputExistsError       4   FileExistsError   the output is there, half done, or being written by another run
@@ -50,6 +51,12 @@ class NonFiniteError(InputError):
 
 class DamagedError(InputError):
     """A file is damaged; where that was found on the way, what is finished is kept, and the exit code is 6."""
+
+
+class ChangedError(InputError):
+    """The input is not what it was when the run began; nobody knows which tiles are of what, and nothing is kept."""
+
+    exit_code = 6
 
 
 class AxesError(InputError):

@@ -7,6 +7,7 @@ from threading import Event
 from typing import Protocol
 
 from tiler import files
+from tiler.errors import ChangedError
 from tiler.fields import Fields, find_version
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal import Journal
@@ -22,6 +23,7 @@ from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.sinks.planned_file import PlannedFile
 from tiler.sinks.sink import Sink
+from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 
 
@@ -62,6 +64,19 @@ class Job:
             **self.output.fields,
             "software": f"taesd-tiler {find_version()}, journal {FORMAT}",
         }
+
+    def check_source(self) -> None:
+        """Refuse to finish what was made while the input changed: some tiles are of what it was before.
+
+        Raises:
+            ChangedError: it has another fingerprint than the job notes.
+        """
+        for name in ("latents", "image"):
+            if name in self.inputs and self.inputs[name] != fingerprint_source(self.source):
+                raise ChangedError(
+                    f"The input changed during the run: {name} of {self.output.path}. Some tiles are of what it was "
+                    "before, some of what it is now, and nothing is kept. Run again, and leave it alone meanwhile."
+                )
 
     @property
     def description(self) -> str:
@@ -130,6 +145,7 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
         OutputExistsError: the output exists, is half done, or is written by another run.
         RefusedError: disk or memory are too small.
         InputError: the input cannot be used; nothing is left.
+        ChangedError: the input changed meanwhile.
         TileError: a tile failed; what is finished is kept, as it is on any other error.
     """
     executor = executor or Threads()
@@ -142,6 +158,7 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
         sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
         LOG.info(_describe_start(job, journal.n_finished))
         executor.run(job, journal, sink, progress)
+        job.check_source()
         journal.commit()
     except BaseException as error:
         if isinstance(error, OSError) and error.errno and not error.filename:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from tiler import files
-from tiler.errors import TileError
+from tiler.errors import ChangedError, TileError
 from tiler.fields import Fields
 from tiler.jobs.half_done import HalfDone
 from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, find_journal
@@ -266,11 +266,14 @@ class Journal:
         self._remove()
 
     def leave(self, error: BaseException) -> None:
-        """End a run that failed or was stopped: what is finished stays.
+        """End a run that failed or was stopped: what is finished stays, unless nobody knows what it was made of.
 
         A note is added to an error after which a run can go on.
         """
-        if self._sink is not None:
+        if self._sink is not None and isinstance(error, ChangedError):
+            # Else a run with the input as it was would go on with tiles of what it became.
+            self._discard()
+        elif self._sink is not None:
             with suppress(OSError):
                 self.sync()
             if self._finished or self._pieces or self._encoded:

@@ -192,11 +192,16 @@ def check_apart(output: Path, inputs: Mapping[str, object]) -> None:
 
     Raises:
         InputError: one of them is the same file as the output, or as what lies beside it until it is complete; or it
-            lies in a folder that is.
+            lies in a folder that is, or is one that the output would lie in.
     """
     for name, path in inputs.items():
         if not isinstance(path, str | os.PathLike):
             continue
+        if any(_is_same(each, Path(path)) for each in _find_above(output)[1:]):
+            # An array in a folder is another one when there is something else in it.
+            raise InputError(
+                f"The output would lie in its input: output={output}, {name}={os.fspath(path)}. Name it elsewhere."
+            )
         for extra in ("", *BESIDE):
             place = output.with_name(output.name + extra)
             if any(_is_same(place, each) for each in _find_above(Path(path))):
