@@ -101,6 +101,11 @@ def load_checkpoint(path: str | os.PathLike[str], part: Part) -> Checkpoint:
         if not np.isfinite(values[slot]).all():
             layer = name.rpartition(".")[0] or name
             raise CheckpointError(f"Weights hold NaN or Inf: weights={path}, layer={layer}. Download the file again.")
+        if slot.kind == "kernel" and not values[slot].any():
+            raise CheckpointError(
+                f"Weights hold a kernel of zeros alone: weights={path}, tensor={show(name)}. Only half of the file is "
+                "there, or it was never trained. Download it again."
+            )
     return Checkpoint(
         match.network,
         _assemble(match.network.layers, iter(values.values())),

@@ -76,7 +76,7 @@ class TorchFile:
                 "not one of plain floats",
                 CONVERT,
             )
-        return tensor.detach().to(torch.float32).numpy()
+        return tensor.detach().resolve_neg().to(torch.float32).numpy()
 
     def sha256(self) -> str:
         """Return the hash of the whole file, in hexadecimal."""

@@ -187,6 +187,10 @@ def hide(state):
     state["20.weight\n\x1b[2J" + "x" * 999] = np.zeros(3, np.float32)
 
 
+def fill(state):
+    state["7.weight"] = np.zeros((64, 64, 3, 3), np.float32)
+
+
 def fold(state):
     state["7.weight"] = np.zeros((1,) * 60, np.float32)
 
@@ -198,8 +202,9 @@ def fold(state):
         (count, "tensor 7.weight has number type I64"),
         (hide, "is left over"),
         (fold, "tensor 7.weight has shape"),
+        (fill, "a kernel of zeros alone: .*, tensor=7.weight"),
     ],
-    ids=["no channels", "whole numbers", "unprintable", "60 axes"],
+    ids=["no channels", "whole numbers", "unprintable", "60 axes", "half downloaded"],
 )
 def test_hostile_tensors_are_refused_in_a_line_that_can_be_printed(tmp_path, break_it, message):
     state = to_upstream("decoder", random_tensors(Network.decoder(4)))

@@ -197,3 +197,59 @@ def test_damaged_exif_changes_nothing_and_says_nothing(tmp_path, capfd):
         np.testing.assert_array_equal(read_whole(open_image(tmp_path / "a.jpg")), right)
     assert heard == []
     assert capfd.readouterr() == ("", "")
+
+
+def find_scans(content):
+    """Where each pass of a progressive JPEG begins, its tables included."""
+    scans = [place for place in range(len(content) - 1) if content[place : place + 2] == b"\xff\xda"]
+    starts = []
+    for before, scan in itertools.pairwise([0, *scans]):
+        table = content.rfind(b"\xff\xc4", before, scan)
+        starts.append(scan if table < 0 else table)
+    return starts
+
+
+def test_a_progressive_jpeg_that_lacks_passes_is_said_to(tmp_path):
+    path = tmp_path / "a.jpg"
+    for pixels in (SMOOTH, NOISE[:, :, 0]):
+        Image.fromarray(pixels).save(path, quality=90, progressive=True)
+        content = path.read_bytes()
+        starts = find_scans(content)
+        assert len(starts) > 5
+        for start in starts[1:]:
+            path.write_bytes(content[:start] + b"\xff\xd9")
+            source = open_image(path)
+            assert read_whole(source).shape == (48, 64, 3)
+            assert "before its last passes" in source.notes[0]
+        for whole in (content, content[:2] + b"\xff\xfe\0\6\xff\xd9" + content[2:], content + content[: starts[1]]):
+            path.write_bytes(whole)
+            assert open_image(path).notes == ()
+    for options in ({}, {"restart_marker_blocks": 1}):
+        Image.fromarray(SMOOTH).save(path, quality=90, progressive=bool(options), **options)
+        assert open_image(path).notes == ()
+
+
+@pytest.mark.parametrize("kind", ["stored", "tiled", "png"])
+def test_16_bits_of_which_the_highest_are_never_used_are_said(tmp_path, kind):
+    values = np.minimum(SMOOTH[:, :, 0].astype(np.uint16) * 16, 4095)
+    if kind == "png":
+        Image.fromarray(values).save(tmp_path / "a.png")
+    else:
+        tifffile.imwrite(tmp_path / "a.png", values, tile=(16, 16) if kind == "tiled" else None)
+    source = open_image(tmp_path / "a.png")
+    assert source.notes == ()
+    read_whole(source)
+    assert len(source.notes) == 1
+    assert f"no value goes beyond {values.max()} of 65535" in source.notes[0]
+    Image.fromarray(values * 16).save(tmp_path / "b.png")
+    bright = open_image(tmp_path / "b.png")
+    read_whole(bright)
+    assert bright.notes == ()
+
+
+def test_a_picture_that_is_replaced_between_opening_and_reading_is_noticed(tmp_path):
+    source = open_image(save(tmp_path / "a.png", NOISE))
+    save(tmp_path / "b.png", NOISE[::-1])
+    os.replace(tmp_path / "b.png", tmp_path / "a.png")
+    with pytest.raises(InputError, match="changed while it was in use"):
+        read_whole(source)

@@ -127,3 +127,8 @@ def test_a_damaged_file_is_said_in_a_line(tmp_path, new):
             TorchFile(tmp_path / "x")
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 300
+
+
+def test_a_view_of_opposite_sign_has_its_own_sign(tmp_path):
+    torch.save({"a": torch._neg_view(torch.tensor([1.0, -2.0]))}, tmp_path / "x")
+    np.testing.assert_array_equal(TorchFile(tmp_path / "x").read("a"), [-1, 2])

@@ -39,6 +39,9 @@ VALUES = {
 }
 """What each integer of a picture stands for."""
 
+FEWER_BITS = 2**14
+"""Where 16 bits never go as far, numbers of 10, 12 or 14 bits may lie in them: as a microscope's camera has them."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedPicture:
@@ -62,6 +65,8 @@ class OpenedPicture:
     """A TIFF's ExtraSamples; None of other formats."""
     held_bytes: int = 0
     """What is held in memory while it is decoded."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of it."""
 
 
 class PictureSource:
@@ -89,7 +94,9 @@ class PictureSource:
         self._background = Background(background)
         self._descriptor = open_regular_file(picture.path)
         weakref.finalize(self, os.close, self._descriptor)
-        image, self._notes = self._open()
+        stored = picture.open()
+        self._largest = 0 if stored.format == "ushort" else None
+        image, self._notes = self._convert(stored)
         self._image = image if picture.by_window and picture.read is None else None
         self.shape: tuple[int, int, int] = image.height, image.width, 3
         self._dtype = find_type(image)
@@ -104,7 +111,17 @@ class PictureSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of how its pixels became what they are, as far as they were read."""
-        return (*self._notes, *([self._background.note] if self._background.shown else []))
+        dark = self._largest is not None and 0 < self._largest < FEWER_BITS
+        return (
+            *self._picture.notes,
+            *self._notes,
+            *([self._background.note] if self._background.shown else []),
+            *(
+                [f"no value goes beyond {self._largest} of 65535; numbers of fewer bits are to be scaled up first"]
+                if dark
+                else []
+            ),
+        )
 
     @property
     def spool_bytes(self) -> int:
@@ -125,6 +142,8 @@ class PictureSource:
             DamagedError: the file is damaged.
         """
         pixels = self._read(window) if self._picture.by_window else self._fill_spool().read(window)
+        if self._largest is not None:
+            self._largest = max(self._largest, int(pixels.max()))
         values = VALUES.get(pixels.dtype)
         return values.take(pixels) if values is not None else pixels.astype(np.float32)
 
@@ -136,6 +155,8 @@ class PictureSource:
                     raise InputError(f"The file changed while it was in use: path={self._picture.path}. Run again.")
                 spool = Spool(self.shape, self._dtype, self._folder)
                 spool.fill(map(self._lay, decode_strips(image, self._picture.path, self._picture.format)))
+                if not os.path.samestat(os.stat(self._picture.path), os.fstat(self._descriptor)):
+                    raise InputError(f"The file changed while it was in use: path={self._picture.path}. Run again.")
                 self._spool = spool
             return self._spool
 

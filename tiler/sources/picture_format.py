@@ -11,6 +11,7 @@ from taesd_core.file_kinds import FileKind
 from tiler.errors import InputError
 from tiler.sources.colour import Colour
 from tiler.sources.input_file import open_regular_file
+from tiler.sources.jpeg_passes import lacks_passes
 from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
 from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
@@ -26,6 +27,7 @@ BY_LIBVIPS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WebP", "avi
 """What is read by libvips: names of kinds of files, and what people call them."""
 
 
+BLURRED = "the JPEG ends before its last passes, which bring the fine detail: it may be cut"
 ORIENTATION = 0x0112
 """The tag of EXIF."""
 HELD_ROWS = 64
@@ -88,6 +90,7 @@ def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPic
         partial(open_by_libvips, path, format, "sequential", **options),
         name=f"page {page}" if page else "",
         held_bytes=find_held(image, format, path),
+        notes=(BLURRED,) if format == "JPEG" and comes_in_passes(image) and lacks_passes(path) else (),
         orientation=find_orientation(image, format, path) if format != "AVIF" else 1,
     )
 
@@ -99,12 +102,16 @@ def find_held(image: "pyvips.Image", format: str, path: Path) -> int:
         InputError: that is all of it, and it is too large, or far larger than its file.
     """
     row_bytes = image.width * image.bands * (2 if image.format == "ushort" else 1)
-    in_passes = image.get_typeof("interlaced") and image.get("interlaced")
-    if format in ("PNG", "JPEG") and not in_passes:
+    if format in ("PNG", "JPEG") and not comes_in_passes(image):
         return HELD_ROWS * row_bytes
     check_size(image.width, image.height, path)
     # Of a progressive JPEG the coefficients, 16 bits each; of others what the codec gives, and a copy.
     return 2 * image.height * row_bytes
+
+
+def comes_in_passes(image: "pyvips.Image") -> bool:
+    """Say whether a picture comes coarse first."""
+    return bool(image.get_typeof("interlaced") and image.get("interlaced"))
 
 
 def find_orientation(image: "pyvips.Image", format: str, path: Path) -> int:
