@@ -135,3 +135,9 @@ def test_a_file_that_shrinks_is_an_error_and_not_a_crash(tmp_path):
     os.truncate(path, path.stat().st_size - 4)
     with pytest.raises(InputError, match="shrank while it was read"):
         read(source)
+
+
+@pytest.mark.parametrize("space", ["vae", "diffusion", None, "elsewhere"])
+def test_the_space_that_a_file_names_is_that_of_its_latents(tmp_path, space):
+    save_file({"latents": BATCH[1:]}, tmp_path / "a", metadata=None if space is None else {"latent_space": space})
+    assert open_latents(tmp_path / "a", 4).space == (space if space in ("vae", "diffusion") else None)

@@ -180,3 +180,24 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(type(source._pages[0]), "decode", decode)
     with pytest.raises(MemoryError):
         source.read(Window.whole(HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_thumbnail_in_front_is_not_taken_for_the_latents(tmp_path, compression):
+    values = np.random.default_rng(0).normal(size=(13, 21, 4)).astype(np.float32)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for array, kind in ((values[::4, ::4], 1), (values, 0)):
+            file.write(
+                array, photometric="minisblack", planarconfig="contig", subfiletype=kind, compression=compression
+            )
+    source = open_latents(tmp_path / "a.tif", 4)
+    np.testing.assert_array_equal(source.read(Window.whole(13, 21)), values)
+
+
+@pytest.mark.parametrize("shape", [(13, 21, 4), (5, 21, 4)])
+def test_of_two_arrays_in_a_tiff_none_is_taken_silently(tmp_path, shape):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for size in ((13, 21, 4), shape):
+            file.write(np.zeros(size, np.float32), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(InputError, match=r"Several arrays.*arrays=2"):
+        open_latents(tmp_path / "a.tif", 4)

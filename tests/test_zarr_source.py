@@ -181,3 +181,25 @@ def test_without_zarr_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(InputError, match=r"pip install 'taesd-tiler\[zarr\]'"):
         open_latents(path, 4)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("said", [{"scale_factor": 2.0}, {"add_offset": 0.5}, {"scale_factor": 1.0, "add_offset": 1}])
+def test_numbers_that_are_to_be_scaled_first_are_refused(tmp_path, zarr_format, said):
+    array = zarr.create_array(tmp_path / "a", shape=(4, 5, 7), dtype="float32", zarr_format=zarr_format)
+    array.attrs.update({"scale_factor": 1.0, "add_offset": 0.0})
+    open_latents(tmp_path / "a", 4)
+    array.attrs.update(said)
+    for opened in (tmp_path / "a", array):
+        with pytest.raises(InputError, match="Packed numbers"):
+            open_latents(opened, 4)
+
+
+def test_longitude_and_latitude_are_columns_and_rows(tmp_path):
+    values = np.moveaxis(WHOLE, 0, 1)
+    array = zarr.create_array(
+        tmp_path / "a", shape=values.shape, dtype="float32", dimension_names=("longitude", "latitude", "band")
+    )
+    array[...] = values
+    source = open_latents(tmp_path / "a", 4)
+    np.testing.assert_array_equal(source.read(Window.whole(30, 50)), WHOLE)

@@ -77,6 +77,7 @@ class ArraySource:
                 f"The array has no definite shape: shape={array.shape}. Every size must be known. "
                 "For dask: compute_chunk_sizes()."
             ) from error
+        refuse_packed(array, name)
         self._array, self._fingerprint = array, fingerprint
         latents = types is LATENT_TYPES
         self._layout = find_layout(
@@ -144,6 +145,25 @@ def find_names(array: SliceableArray, n_axes: int) -> str | None:
             if len(names) == n_axes and (axes := name_axes(names)):
                 return axes
     return None
+
+
+def refuse_packed(array: SliceableArray, name: str) -> None:
+    """Refuse an array whose attributes say that its numbers are to be scaled first.
+
+    Raises:
+        InputError: they do. Source: CF conventions, 8.1; xarray applies them as it opens a file, and takes them away.
+    """
+    said: dict[str, float] = {}
+    # Anything may be called so in an array of another kind.
+    with suppress(Exception):
+        attributes = array.attrs  # type: ignore[attr-defined]
+        said = {each: float(attributes[each]) for each in ("scale_factor", "add_offset") if each in attributes}
+    if said.get("scale_factor", 1) != 1 or said.get("add_offset", 0) != 0:
+        words = ", ".join(f"{each}={value:g}" for each, value in said.items())
+        raise InputError(
+            f"Packed numbers: {name}, {words}. What is stored are not the latents, which are numbers * scale_factor + "
+            "add_offset. Save those, or open the file with xarray and pass its array."
+        )
 
 
 def find_type(array: SliceableArray) -> np.dtype[Any]:

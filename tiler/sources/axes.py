@@ -12,8 +12,8 @@ _NAMES = {
     "B": ("b", "batch", "n", "sample", "samples"),
     "C": ("c", "ch", "channel", "channels", "band", "bands", "feature", "features"),
     "T": ("t", "time", "frame", "frames"),
-    "H": ("h", "y", "height", "row", "rows"),
-    "W": ("w", "x", "width", "col", "cols", "column", "columns"),
+    "H": ("h", "y", "height", "row", "rows", "lat", "latitude", "northing"),
+    "W": ("w", "x", "width", "col", "cols", "column", "columns", "lon", "longitude", "easting"),
 }
 """What files call their axes."""
 

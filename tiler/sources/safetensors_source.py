@@ -2,14 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from taesd_core.safetensors_file import FLOATS, SafetensorsError, read_header
+from taesd_core.safetensors_file import FLOATS, SafetensorsError, read_header, read_metadata
 from tiler.errors import InputError
 from tiler.sources.input_file import printable
 from tiler.sources.keys import choose_key
-from tiler.sources.latent_space import Converted
+from tiler.sources.latent_space import Converted, LatentSpace
 from tiler.sources.source import Source
 from tiler.sources.strided_source import StoredArray, StridedSource
 
@@ -50,8 +51,11 @@ class SafetensorsSource(StridedSource):
     def _find_array(self, descriptor: int, path: Path) -> StoredArray:
         try:
             self.entries, start = read_header(descriptor)
+            said = read_metadata(descriptor).get("latent_space")
         except SafetensorsError as error:
             raise InputError(f"Not a whole .safetensors file: path={path} ({error}). Save or copy it again.") from error
+        self.space: LatentSpace | None = said if said in get_args(LatentSpace) else None  # type: ignore[assignment]
+        """Of the latents, where the file says it."""
         shapes = {name: entry.shape for name, entry in self.entries.items()}
         self.key = choose_key(shapes, self._wanted, name=f"path={path}")
         entry = self.entries[self.key]

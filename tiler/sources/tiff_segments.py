@@ -27,6 +27,8 @@ PAGE_LIMIT = 4096
 """Most pages of a file; a circle of them has no end."""
 TAG_LIMIT = 1000
 """Most tags of a page; microscopes write up to 100."""
+REDUCED_OR_MASK = 1 | 4
+"""Of NewSubfileType: a page that shows another one again, smaller, or says which of its pixels count."""
 T = TypeVar("T")
 STRIP_BYTES = 2**20
 """What uncompressed strips that lie one behind the other are cut into, about."""
@@ -120,14 +122,21 @@ class Series:
 
 
 def read_first_series(path: Path) -> Series:
-    """Read the tags of what tifffile takes for the first array of a TIFF.
+    """Read the tags of what tifffile takes for the first array of a TIFF that is no thumbnail, level or mask.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or there are several such arrays.
     """
 
     def read(tiff: Any, size: int) -> Series:
-        series = tiff.series[0]
+        full = [each for each in tiff.series if not each.keyframe.subfiletype & REDUCED_OR_MASK] or tiff.series
+        if len(full) > 1:
+            shapes = ", ".join(str(each.shape) for each in full[:8])
+            raise InputError(
+                f"Several arrays: path={path}, arrays={len(full)}, shapes={shapes}. Nothing says which is meant; save "
+                "that one in a file of its own."
+            )
+        series = full[0]
         pages = [describe_page(page, size) for page in series.pages]
         whole = [] if None in pages else [page for page in pages if page is not None]
         return Series(
