@@ -202,8 +202,8 @@ def test_a_run_that_overflowed_is_resumed_in_no_other_precision(folder):
     assert "finished and kept" in result.stderr
     assert "Go on" not in result.stderr
     result = CliRunner().invoke(main, [*words, "--precision", "float32", "--resume"])
-    assert result.exit_code == 4
-    assert "precision" in result.stderr
+    assert result.exit_code == 3
+    assert "first difference: precision, begun with float16, now float32" in result.stderr
     assert CliRunner().invoke(main, [*words, "--precision", "float32", "--overwrite"]).exit_code == 0
 
 
