@@ -39,6 +39,8 @@ class Case:
         # A gradient: no part has the statistics of the whole.
         slope = np.linspace(-1, 1, height * scale, dtype=np.float32)[:, None, None]
         self.array = make(height * scale, width * scale, channels) * (1.5 + slope) + slope
+        if part == "encoder":
+            self.array = np.clip(self.array / 5 + 0.5, 0, 1)
         self.source = ArraySource(self.array, channels)
         self.whole = run_torch(reference.double(), self.array.astype(np.float64))
 
