@@ -220,6 +220,9 @@ def judge(done: str, path: Path, open_it: Callable, read: Callable, tolerance: f
         except UnreadableError:
             return "alone"
     for one, other in zip([*found], [*expected], strict=True):
+        if one is None or other is None:
+            assert one is other, "one of them has no bias"
+            continue
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
     return "right"
 

@@ -76,7 +76,7 @@ def test_the_latents_are_gone_when_the_decode_fails(tmp_path, monkeypatch, error
         latents.write_text("latents")
 
     def decode(latents, output, **options):
-        seen.append(latents.read_text())
+        seen.append(latents.data.read_text())
         raise error
 
     monkeypatch.setattr(demo, "encode", encode)
