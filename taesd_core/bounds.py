@@ -22,6 +22,8 @@ from taesd_core.tensors import ConvolutionTensors, Tensors
 
 LARGEST = {"float32": (2 - 2.0**-23) * 2.0**127, "bfloat16": (2 - 2.0**-7) * 2.0**127, "float16": 65504.0}
 """The largest finite value of each type of maps."""
+USE_OTHERS = "Bring the input into its range, or use other weights."
+"""What to do where no type holds them."""
 _LIMIT = {"float32": 2.0**108, "bfloat16": 2.0**108, "float16": 2.0**15}
 """How large a map may be proved to get. Sums inside Winograd's convolutions get 190 times as large as what comes out,
 and ranges leave out that sums are rounded: there is room for a million, and for 2 in float16, which has no

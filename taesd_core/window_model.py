@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from taesd_core.bounds import LARGEST, choose_looks, look_everywhere
+from taesd_core.bounds import LARGEST, USE_OTHERS, choose_looks, look_everywhere
 from taesd_core.compile import CompiledStage, choose_execution, compile_stage, is_out_of_memory
 from taesd_core.fixed_programs import FixedPrograms
 from taesd_core.layers import convolutions
@@ -147,7 +147,7 @@ class WindowModel:
             with np.errstate(over="ignore", invalid="ignore"):
                 moments = moments_of_map(x[:, crop[0], crop[1]], groups)
         if not moments.finite:
-            raise OverflowError(f"What a group norm must square is beyond {LARGEST['float32']:.3g}. {_USE_OTHERS}")
+            raise OverflowError(f"What a group norm must square is beyond {LARGEST['float32']:.3g}. {USE_OTHERS}")
         return moments
 
     @contextmanager
@@ -178,7 +178,7 @@ class WindowModel:
             # Its own error, if it is no better there.
             self._other("float32")._run_checked(number, window, borders)
             raise OverflowError(f"{beyond}. float32 holds them. Use --precision float32 or bfloat16, and start over.")
-        raise OverflowError(f"{beyond}, input's={np.abs(window).max():.3g}. {_USE_OTHERS}")
+        raise OverflowError(f"{beyond}, input's={np.abs(window).max():.3g}. {USE_OTHERS}")
 
     def _other(self, dtype: str) -> "WindowModel":
         """Return the same model, statistics included, that looks everywhere."""
@@ -219,9 +219,6 @@ class WindowModel:
 
         outs, within = zip(*self._streams.map(run, product(rows, columns)), strict=True)
         return join(list(outs), len(columns)), list(within)
-
-
-_USE_OTHERS = "Bring the input into its range, or use other weights."
 
 
 def _compile(

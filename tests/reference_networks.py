@@ -226,3 +226,51 @@ WRITERS = {
     "keras-2": (write_keras_2, "model.h5"),
 }
 """How a file is written, and what it must be called to be written so; the files are read by another name."""
+
+
+# ---------------------------------------------------------------------------------------------------- NumPy
+
+
+def convolve_plainly(x, kernel, bias, stride=1):
+    """Return the convolution of (height, width, channels) with zeros around, in float64."""
+    size = kernel.shape[0]
+    x = np.pad(x, ((size // 2,) * 2,) * 2 + ((0, 0),))
+    height, width = (-(-(length - size + 1) // stride) for length in x.shape[:2])
+    taps = (
+        x[a : a + height * stride : stride, b : b + width * stride : stride] @ kernel[a, b].astype(np.float64)
+        for a in range(size)
+        for b in range(size)
+    )
+    return sum(taps) + (0 if bias is None else bias)
+
+
+def run_plainly(layers, tensors, x):
+    """Return the output for (height, width, channels) and our tensors in order of execution, in float64 throughout."""
+    rest = iter(tensors)
+
+    def convolve(x, stride=1):
+        each = next(rest)
+        return convolve_plainly(x, each.kernel, each.bias, stride), each.norm
+
+    x = x.astype(np.float64)
+    for layer in layers:
+        if is_conv(layer):
+            x, _ = convolve(x, 2 if "stride 2" in layer else 1)
+        elif layer == "clamp":
+            x = np.tanh(x / 3) * 3
+        elif layer == "relu":
+            x = np.maximum(x, 0)
+        elif layer == "up":
+            x = x.repeat(2, 0).repeat(2, 1)
+        else:
+            if layer == "pool block":
+                wide, norm = convolve(x)
+                groups = wide.reshape(*wide.shape[:2], 4, -1)
+                mean, variance = (each(groups, axis=(0, 1, 3), keepdims=True) for each in (np.mean, np.var))
+                wide = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(wide.shape) * norm.scale + norm.offset
+                x = x + convolve(np.maximum(wide, 0))[0]
+            y = x
+            for number in range(3):
+                y = convolve(np.maximum(y, 0) if number else y)[0]
+            x = np.maximum(y + x, 0)
+    return x

@@ -84,11 +84,11 @@ def contents(folder):
 
 LATENTS = "--key --index --axes --latent-space --latent-scale --latent-shift --upscale --wrap --nonfinite"
 WORDS = {
-    "decode": f"{LATENTS} --weights --region --tile-size --memory --workers --precision --dtype --layout "
+    "decode": f"{LATENTS} --weights --region --tile-size --memory --workers --precision --engine --dtype --layout "
     "--compression --quality --file-tile --pyramid --no-pyramid --dpi --pixel-size --overwrite --resume --force "
     "--keep-metadata --verify --dry-run --scheduler --profile --quiet",
-    "encode": "--axes --weights --tile-size --memory --workers --precision --nonfinite --page --colour --background "
-    "--overwrite --resume --force --keep-metadata --dry-run --profile --quiet",
+    "encode": "--axes --weights --tile-size --memory --workers --precision --engine --nonfinite --page --colour "
+    "--background --overwrite --resume --force --keep-metadata --dry-run --profile --quiet",
     "plan": f"{LATENTS} --weights --region --tile-size --memory --workers --file-tile",
     "verify": f"{LATENTS} --weights --region --samples --seed --quiet",
     "preview": f"{LATENTS} --weights --size --overwrite --quiet",
@@ -191,7 +191,7 @@ def test_options_reach_the_library(folder, calls):
     of_latents += ["--upscale", "5", "--wrap", "y"]
     run("decode", "a", "b.tif", *options, "--region", "1,2,30,40", *of_tiff, *of_latents)
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
-    common |= {"precision": "bfloat16", "overwrite": True, "progress": None, "profile": None}
+    common |= {"precision": "bfloat16", "engine": "keras", "overwrite": True, "progress": None, "profile": None}
     common |= {"resume": True, "force": True, "keep_metadata": True}
     of_picture = {"nonfinite": "zero", "axes": None, "page": None, "colour": "linear", "background": "black"}
     assert calls["encode"] == ([Path("a"), Path("b")], common | of_picture)

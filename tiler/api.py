@@ -27,9 +27,10 @@ from tiler.jobs.statistics import PreparedModel, prepare_model
 from tiler.latents import Latents
 from tiler.model import Model
 from tiler.models import (
+    Engine,
     PathLike,
     Precision,
-    check_precision,
+    check_engine,
     find_checkpoint,
     find_convention,
     load_model,
@@ -79,6 +80,7 @@ def decode(
     memory_bytes: int | None = None,
     workers: int | None = None,
     precision: Precision = "float32",
+    engine: Engine = "keras",
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -103,6 +105,7 @@ def decode(
         memory_bytes: peak memory to plan for; by default half of what is free, 1.5 GiB at most.
         workers: threads that read, compress and write while one tile is decoded; at most so many tiles are held.
         precision: of weights and maps: "float32" (and no less anywhere), "float16" or "bfloat16".
+        engine: what runs the network: "keras", or "kernels" for CPUs, which compute in float32.
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
@@ -144,7 +147,7 @@ def decode(
         executor = Cluster(client)
         workers = executor.n_threads
     check_place(Path(file.path), overwrite=overwrite, resume=resume)
-    check_precision(precision)
+    check_engine(engine, precision)
     if verify is not None:
         if precision != "float32":
             raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
@@ -160,16 +163,17 @@ def decode(
     said += tell_memory(plan, memory_bytes)
     planned = file.plan(plan, overwrite=overwrite, metadata=metadata)
     check_range(source.source if isinstance(source, Upscaled) else source)
-    model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype)
+    model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype, engine)
     if executor is not None:
         given = weights if weights is not None and not Path(weights).exists() else path.absolute()
-        model = partial(load_same_model, given, "decoder", precision, checkpoint.sha256, file.dtype)
+        model = partial(load_same_model, given, "decoder", precision, checkpoint.sha256, file.dtype, engine)
     inputs: Fields = {
         "latents": fingerprint_source(source),
         "weights": checkpoint.sha256,
         **({} if axes is None else {"axes": axes}),
         **latents.fields,
         "precision": precision,
+        "engine": engine,
     }
     notes: Fields = {"weights file": path.name}
     job = Job(
@@ -268,6 +272,7 @@ def encode(
     memory_bytes: int | None = None,
     workers: int | None = None,
     precision: Precision = "float32",
+    engine: Engine = "keras",
     nonfinite: NonFinite = "error",
     page: int | None = None,
     colour: Colour | None = None,
@@ -296,6 +301,7 @@ def encode(
         memory_bytes: as for ``decode``.
         workers: threads that read and write while one tile is encoded.
         precision: as for ``decode``.
+        engine: likewise.
         nonfinite: what NaN and Inf in an image of floats are: an error that names the place, or "zero", read as 0.
         page: which of several pictures in the file, from 0.
         colour: what the numbers of a picture are, whatever its file says: "srgb" or "linear" light. A TIFF of floats
@@ -324,7 +330,7 @@ def encode(
     file = LatentFile(latents)
     check_apart(Path(latents), {"image": image, "weights": weights})
     check_place(Path(latents), overwrite=overwrite, resume=resume)
-    check_precision(precision)
+    check_engine(engine, precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
     replaced = Replaced()
@@ -352,12 +358,13 @@ def encode(
         else:
             said += (tell_not_kept(opened.shape[:2], source.shape[:2], Path(latents)),)
     planned = file.plan(plan, overwrite=overwrite, notes=notes, metadata=metadata)
-    model = partial(load_model, path, "encoder", precision)
+    model = partial(load_model, path, "encoder", precision, None, engine)
     inputs: Fields = {
         "image": fingerprint_source(source),
         **({} if axes is None else {"axes": axes}),
         "weights": checkpoint.sha256,
         "precision": precision,
+        "engine": engine,
         "nonfinite": nonfinite,
         "colours": colour or "as the file says",
         "background": background,

@@ -16,6 +16,8 @@ from tiler.sinks.compression import DType
 
 PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]
+Engine = Literal["keras", "kernels"]
+"""What runs a network: Keras under its backend, or kernels for CPUs."""
 
 
 def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | None = None) -> Path:
@@ -77,18 +79,25 @@ def find_network(weights: PathLike | None, part: Part, channels: int) -> Network
     return Network.decoder(channels) if part == "decoder" else Network.encoder(channels)
 
 
-def load_model(path: Path, part: Part, precision: Precision = "float32", dtype: DType | None = None) -> Model:
+def load_model(
+    path: Path, part: Part, precision: Precision = "float32", dtype: DType | None = None, engine: Engine = "keras"
+) -> Model:
     """Load a model, once: the same file gives the same model again, compiled steps included.
 
     A decoder gives pixels of type ``dtype``, by default bytes; an encoder gives float32.
     """
     status = path.stat()
     output = dtype or ("uint8" if part == "decoder" else "float32")
-    return _load_model(path, part, precision, output, status.st_mtime_ns, status.st_size)
+    return _load_model(path, part, precision, output, engine, status.st_mtime_ns, status.st_size)
 
 
 def load_same_model(
-    weights: PathLike, part: Part, precision: Precision, sha256: str, dtype: DType | None = None
+    weights: PathLike,
+    part: Part,
+    precision: Precision,
+    sha256: str,
+    dtype: DType | None = None,
+    engine: Engine = "keras",
 ) -> Model:
     """Load a model in another process, perhaps on another machine, where a name may mean another file.
 
@@ -99,17 +108,38 @@ def load_same_model(
     found = read_checkpoint(path, part).sha256
     if found != sha256:
         raise InputError(f"The weights are others: weights={path}, sha256={found}, expected={sha256}. Copy them.")
-    return load_model(path, part, precision, dtype)
+    return load_model(path, part, precision, dtype, engine)
 
 
 @lru_cache(maxsize=2)
-def _load_model(path: Path, part: Part, precision: Precision, output: DType, mtime_ns: int, size_bytes: int) -> Model:
+def _load_model(
+    path: Path, part: Part, precision: Precision, output: DType, engine: Engine, mtime_ns: int, size_bytes: int
+) -> Model:
+    if engine == "kernels":
+        # Numba takes a second to start, and need not be there for what Keras runs.
+        from taesd_core.kernels.model import KernelModel
+
+        checkpoint = read_checkpoint(path, part)
+        return KernelModel(checkpoint.network, checkpoint.tensors, output=output)
     try:
         return load_window_model(path, part, output=output, dtype=precision)
     except ImportError as error:
         raise OptionError(
             f"Keras' backend cannot be used ({error}). Set KERAS_BACKEND=tensorflow, or install what it needs."
         ) from error
+
+
+def check_engine(engine: str, precision: str) -> None:
+    """Refuse an unknown engine or precision, and a precision that the engine has not.
+
+    Raises:
+        OptionError: it is one.
+    """
+    check_precision(precision)
+    if engine not in get_args(Engine):
+        raise OptionError(f"No such engine: engine={engine}. Use {' or '.join(get_args(Engine))}.")
+    if engine == "kernels" and precision != "float32":
+        raise OptionError(f"The kernels compute in float32 alone: precision={precision}. Use the engine keras.")
 
 
 def check_precision(precision: str) -> None:

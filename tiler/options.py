@@ -195,6 +195,7 @@ RULES: dict[str, Rule] = {
     "workers": or_none(whole()),
     "size_px": whole(),
     "precision": word,
+    "engine": word,
     "overwrite": flag,
     "resume": flag,
     "force": flag,

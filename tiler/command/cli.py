@@ -58,6 +58,7 @@ def main(context: click.Context, debug: bool) -> None:
 @options.region
 @options.resources
 @options.precision
+@options.engine
 @options.conduct
 @options.verify
 @options.scheduler
@@ -71,6 +72,7 @@ def decode(
     region: "Region | None",
     resources: dict[str, Any],
     precision: Any,
+    engine: Any,
     conduct: dict[str, bool],
     verify: Any,
     scheduler: str | None,
@@ -106,6 +108,7 @@ def decode(
             weights=weights,
             region=region,
             precision=precision,
+            engine=engine,
             verify=verify,
             progress=progress,
             profile=seconds,
@@ -168,6 +171,7 @@ def verify(
 @options.weights
 @options.resources
 @options.precision
+@options.engine
 @options.nonfinite
 @options.page
 @options.colour
@@ -183,6 +187,7 @@ def encode(
     weights: str | None,
     resources: dict[str, Any],
     precision: Any,
+    engine: Any,
     nonfinite: Any,
     page: int | None,
     colour: Any,
@@ -218,6 +223,7 @@ def encode(
             axes=axes,
             weights=weights,
             precision=precision,
+            engine=engine,
             nonfinite=nonfinite,
             progress=progress,
             profile=seconds,

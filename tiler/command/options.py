@@ -153,6 +153,12 @@ region = _option(
 workers = _number(
     "--workers", metavar="N", help="Threads that read, compress and write.  [default: one a core, 2 to 8]"
 )
+engine = _option(
+    "--engine",
+    type=click.Choice(["keras", "kernels"]),
+    default="keras",
+    help="What runs the network: Keras on a CPU or a GPU, or kernels for CPUs, faster there and in less memory.",
+)
 precision = _option(
     "--precision",
     type=click.Choice(["float32", "float16", "bfloat16"]),

@@ -1,0 +1,114 @@
+"""The exact model in kernels for CPUs: a window and its borders go in, the pixels that it determines come out."""
+
+import copy
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taesd_core.bounds import LARGEST, USE_OTHERS
+from taesd_core.kernels import direct
+from taesd_core.kernels.maps import Map, Memories, Memory
+from taesd_core.kernels.run import Ends, Kept, Run, find_segments
+from taesd_core.kernels.steps import make_steps
+from taesd_core.moments import Moments, moments_of_sums
+from taesd_core.network import Network
+from taesd_core.tensors import Tensors
+
+KINDS = {"uint8": np.uint8, "uint16": np.uint16, "float32": np.float32}
+
+
+class KernelModel:
+    """A decoder or an encoder for windows of an image, exact to the last pixel that a window determines.
+
+    The same window gives the same bits on any number of threads, whatever ran before, with vectors of any length.
+
+    Args:
+        network: the layers.
+        tensors: its weights, in order of execution.
+        output: "uint8" or "uint16" for the pixels of a decoder, "float32" for values as they are.
+        n_threads: by default one a core.
+    """
+
+    def __init__(
+        self, network: Network, tensors: Tensors, *, output: str = "float32", n_threads: int | None = None
+    ) -> None:
+        self.network, self._tensors, self._output = network, tensors, output
+        self._n_threads = n_threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(max(self._n_threads - 1, 1), thread_name_prefix="strips")
+        self._memories = Memories()
+        self._norms: list[NDArray[np.float32]] = []
+        self._build()
+
+    def _build(self) -> None:
+        """Make the steps of the network, or of the first of its passes whose statistics are not known."""
+        n = len(self._norms)
+        passes = self.network.passes
+        layers, kind = (passes[n].layers, None) if n < len(passes) else (self.network.layers, self._output)
+        self._clamped, self._steps = make_steps(layers, iter(self._tensors), iter(self._norms), kind)
+
+    def with_statistics(self, statistics: Sequence[Moments]) -> "KernelModel":
+        """Return the same model with the statistics of the first passes given; it shares threads and memory."""
+        model = copy.copy(self)
+        model._norms = [each.norm for each in statistics]
+        model._build()
+        return model
+
+    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
+        """Return exactly the pixels that ``window`` determines: it less the halo on each side that is no border."""
+        network = self.network
+        kept = [
+            ((0 if low else network.halo), length // network.scale_in - (0 if high else network.halo))
+            for length, (low, high) in zip(window.shape, borders, strict=False)
+        ]
+        (top, bottom), (left, right) = ([each * network.scale_out for each in axis] for axis in kept)
+        image = np.empty((bottom - top, right - left, network.channels_out), KINDS[self._output])
+        with self._memories.borrow() as memory:
+            self._run(window, borders, ((top, bottom), (left, right)), memory, image)
+        return image
+
+    def gather(self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice]) -> Moments:
+        """Return what the part ``crop`` of what a window determines adds to the statistics of the next pass."""
+        each = self.network.passes[len(self._norms)]
+        groups = each.layers[-1].norm_groups  # type: ignore[union-attr]
+        kept = []
+        for length, (low, high), part in zip(window.shape, borders, crop, strict=False):
+            first = 0 if low else each.halo
+            size = length // each.scale_in - first - (0 if high else each.halo)
+            start, stop, _ = part.indices(size * each.scale_out)
+            kept.append((first * each.scale_out + start, first * each.scale_out + stop))
+        with self._memories.borrow() as memory:
+            x = self._run(window, borders, (kept[0], kept[1]), memory)
+            assert x is not None
+            (top, bottom), (left, right) = kept
+            shape = x.data, x.at(top, left), x.row, x.channels, bottom - top, right - left
+            n = (bottom - top) * (right - left)
+            pilot, sums, squares = np.zeros((3, x.channels))
+            direct.sum_channels(*shape, np.zeros(x.channels), pilot, squares)
+            pilot /= n
+            squares[:] = 0
+            direct.sum_channels(*shape, pilot, sums, squares)
+            memory.give_back(x.data)
+        moments = moments_of_sums(n, pilot, sums, squares, groups)
+        if not moments.finite:
+            raise OverflowError(f"What a group norm must square is beyond {LARGEST['float32']:.3g}. {USE_OTHERS}")
+        return moments
+
+    def _run(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], kept: Kept, memory: Memory,
+        image: NDArray[Any] | None = None,
+    ) -> Map | None:  # fmt: skip
+        """Run all steps; return the last map, or fill the image that the last step makes."""
+        run = Run(self._steps, window.shape, borders, kept, self._n_threads, self._pool, memory)
+        x: Map | None = run.enter(window, clamped=self._clamped)
+        for segment in find_segments(self._steps):
+            assert x is not None, "Only the last segment makes the image."
+            x = run.run_segment(x, segment, image)
+        run.end()
+        if not run.finite:
+            beyond = f"The network's values go beyond what float32 holds: largest={LARGEST['float32']:.5g}"
+            raise OverflowError(f"{beyond}, input's={np.abs(window).max():.3g}. {USE_OTHERS}")
+        return x
