@@ -1,8 +1,8 @@
 """The colours of a picture as sRGB, or a refusal that says what they are.
 
 What a file says of its colours counts in this order: a PNG's cICP, an ICC profile, a PNG's sRGB, its gAMA and cHRM; an
-AVIF's colr; a camera's "Adobe RGB" in EXIF. Integers of which nothing is said are sRGB; floats may be that or linear
-light, so they are asked about.
+AVIF's colr; a TIFF's tags; a camera's "Adobe RGB" in EXIF. Integers of which nothing is said are sRGB; floats may be
+that or linear light, so they are asked about.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,13 @@ ASSOCIATED, UNASSOCIATED = 1, 2
 
 
 def to_srgb(
-    image: "pyvips.Image", *, path: Path, format: str, colour: Colour | None = None, extra: Sequence[int] | None = None
+    image: "pyvips.Image",
+    *,
+    path: Path,
+    format: str,
+    colour: Colour | None = None,
+    extra: Sequence[int] | None = None,
+    tagged: Encoding | str | None = None,
 ) -> "tuple[pyvips.Image, list[str]]":
     """Return a picture of libvips in sRGB, and what is to be said of how it became that.
 
@@ -44,6 +50,7 @@ def to_srgb(
         format: of the file, such as "PNG".
         colour: what its numbers are, whatever the file says.
         extra: a TIFF's ExtraSamples: what the samples behind the colours are.
+        tagged: what a TIFF's tags say of its colours beside a profile, or why that is not read.
 
     Returns:
         Three bands of uchar, ushort or float, and where it may be transparent a fourth of alpha, and no uchar.
@@ -57,7 +64,7 @@ def to_srgb(
     if format == "AVIF":
         colours, alpha = _fill_range(colours, image), None if alpha is None else _fill_range(alpha, image)
     try:
-        convert, said = _choose(colours, kind, path, format, colour)
+        convert, said = _choose(colours, kind, path, format, colour, tagged)
         converted = convert(colours)
     except (SaidError, ProfileError) as error:
         help = "" if kind == "CMYK" else ' With --colour srgb (colour="srgb") its numbers are taken as sRGB.'
@@ -114,11 +121,11 @@ def _split(
 
 
 def _choose(
-    image: "pyvips.Image", kind: str, path: Path, format: str, colour: Colour | None
+    image: "pyvips.Image", kind: str, path: Path, format: str, colour: Colour | None, tagged: Encoding | str | None
 ) -> "tuple[Callable[[pyvips.Image], pyvips.Image], list[str]]":
     """Return what converts colours, and what is to be said of it."""
     if kind == "CMYK":
-        said = None if image.format == "float" else find_said(image, path, format)[0]
+        said = None if image.format == "float" else find_said(image, path, format, tagged)[0]
         if not isinstance(said, IccProfile) or said.space != kind:
             raise SaidError("it has no profile that says which colours its inks give")
         return partial(convert_by_tables, profile=said), [_describe(said)]
@@ -126,7 +133,7 @@ def _choose(
         return _keep, ["colours taken as sRGB, as asked for"]
     if colour == "linear":
         return LINEAR.apply, ["colours taken as linear light, as asked for"]
-    said, notes = find_said(image, path, format)
+    said, notes = find_said(image, path, format, tagged)
     encoding = said.read_encoding() if isinstance(said, IccProfile) else said
     if isinstance(said, IccProfile) and said.space != kind and not (encoding and encoding.is_srgb):
         raise SaidError(f"it has a profile for {said.space}")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tiler.errors import InputError
 from tiler.sources.colour import Colour, to_srgb
+from tiler.sources.encoding import Encoding
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.libvips import decode_strips, fetch, find_type, load_vips
@@ -63,6 +64,8 @@ class OpenedPicture:
     """Which part of the file it is, where there are several."""
     extra: tuple[int, ...] | None = None
     """A TIFF's ExtraSamples; None of other formats."""
+    tagged: Encoding | str | None = None
+    """What a TIFF's tags say of its colours beside a profile, or why that is not read."""
     held_bytes: int = 0
     """What is held in memory while it is decoded."""
     notes: tuple[str, ...] = ()
@@ -165,7 +168,14 @@ class PictureSource:
 
     def _convert(self, image: "pyvips.Image") -> "tuple[pyvips.Image, list[str]]":
         picture = self._picture
-        return to_srgb(image, path=picture.path, format=picture.format, colour=self._colour, extra=picture.extra)
+        return to_srgb(
+            image,
+            path=picture.path,
+            format=picture.format,
+            colour=self._colour,
+            extra=picture.extra,
+            tagged=picture.tagged,
+        )
 
     def _read(self, window: Window) -> NDArray[Any]:
         image = self._image

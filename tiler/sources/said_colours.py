@@ -34,8 +34,16 @@ class SaidError(Exception):
     """What a file says of its colours cannot be used; the message says why."""
 
 
-def find_said(image: "pyvips.Image", path: Path, format: str) -> tuple[Encoding | IccProfile | None, list[str]]:
+def find_said(
+    image: "pyvips.Image", path: Path, format: str, tagged: Encoding | str | None = None
+) -> tuple[Encoding | IccProfile | None, list[str]]:
     """Return what a file says of the colours of its picture, None where that is nothing, and a remark on it.
+
+    Args:
+        image: as it was opened.
+        path: the file.
+        format: of the file.
+        tagged: what a TIFF's tags say beside a profile, or why that is not read.
 
     Raises:
         SaidError: it says what is not read.
@@ -51,6 +59,10 @@ def find_said(image: "pyvips.Image", path: Path, format: str) -> tuple[Encoding 
             # Of a half that is not said, the one of sRGB is meant.
             primaries, transfer = 1 if primaries == UNSAID else primaries, 13 if transfer == UNSAID else transfer
             return _read_codes(primaries, transfer), []
+        if isinstance(tagged, str):
+            raise SaidError(tagged)
+        if tagged is not None:
+            return tagged, []
         if format == "JPEG2000":
             content = read_profile_of_jpeg2000(path)
             return (None if content is None else IccProfile(content)), []

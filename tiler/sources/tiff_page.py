@@ -12,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from tiler.errors import InputError
+from tiler.sources.encoding import Encoding
 from tiler.sources.input_file import printable
+from tiler.sources.tiff_colours import find_tiff_colours
 from tiler.sources.tiff_segments import NONE, ZSTD, Segments, describe_page, read_tiff
 
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
@@ -51,6 +53,8 @@ class TiffPicture:
     """What the samples behind the colours are, by the numbers of the tag ExtraSamples."""
     profile: bytes | None
     """An ICC profile."""
+    colours: Encoding | str | None
+    """What its other tags say of its colours, or why that is not read."""
     tiled: bool
     """Whether it is stored as tiles, not as strips."""
     held_bytes: int
@@ -94,6 +98,7 @@ def find_tiff_picture(path: Path, *, page: int | None = None) -> TiffPicture:
             tags.tags.valueof(274, 1),
             tuple(int(each) for each in tags.extrasamples),
             bytes(profile) if profile is not None else None,
+            find_tiff_colours(tags),
             tags.is_tiled,
             2 * row_bytes * tags.tilelength if tags.is_tiled else 0,
             grow(tags, size) if tags.is_tiled else (),

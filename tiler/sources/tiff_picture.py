@@ -32,6 +32,7 @@ def open_tiff_picture(path: Path, *, page: int | None = None) -> OpenedPicture:
         partial(_open, path, found),
         by_window=found.tiled,
         extra=found.extra,
+        tagged=found.colours,
         orientation=found.orientation if found.orientation in range(1, 9) else 1,
         name=f"page {found.page}" if found.page else "",
         held_bytes=found.held_bytes,
