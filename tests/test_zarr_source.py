@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tiler
 from tiler.errors import AxesQuestion, InputError
 from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
@@ -203,3 +204,33 @@ def test_longitude_and_latitude_are_columns_and_rows(tmp_path):
     array[...] = values
     source = open_latents(tmp_path / "a", 4)
     np.testing.assert_array_equal(source.read(Window.whole(30, 50)), WHOLE)
+
+
+ABSENT = {
+    "version 2": ({"chunks": (4, 10, 10), "zarr_format": 2}, ["0.1.2", "0.2.4"], (2, 15)),
+    "version 3": ({"chunks": (4, 10, 10)}, ["c/0/1/2", "c/0/2/4"], (2, 15)),
+    "sharded": ({"chunks": (4, 5, 10), "shards": (4, 10, 10)}, ["c/0/1/2", "c/0/2/4"], (4, 30)),
+}
+
+
+@pytest.mark.parametrize(("options", "files", "counts"), ABSENT.values(), ids=ABSENT)
+def test_chunks_that_are_not_there_are_told(tmp_path, options, files, counts):
+    path = save(tmp_path / "x", BATCH[1], **options, fill_value=0.5)
+    assert open_latents(path, 4).notes == ()
+    for name in files:
+        (path / name).unlink()
+    expected = WHOLE.copy()
+    expected[10:20, 20:30] = expected[20:30, 40:50] = 0.5
+    note = f"{counts[0]} of {counts[1]} chunks of the input are not there and were read as its fill value, 0.5"
+    for opened in (path, zarr.open(path, mode="r")):
+        source = open_latents(opened, 4)
+        assert source.notes == (note,)
+        np.testing.assert_array_equal(read(source), expected)
+
+
+@pytest.mark.parametrize("upscale", [1, 2])
+def test_a_report_tells_of_chunks_that_are_not_there(tmp_path, upscale):
+    path = save(tmp_path / "x", BATCH[1], chunks=(4, 30, 10))
+    (path / "c/0/0/3").unlink()
+    report = tiler.decode(tiler.Latents(path, upscale=upscale), tmp_path / "x.npy", weights="photo")
+    assert report.notes == ("1 of 5 chunks of the input are not there and were read as its fill value, 0.0",)

@@ -100,8 +100,8 @@ class Latents:
         *,
         convention: tuple[float, float] | None = None,
         replaced: Replaced | None = None,
-    ) -> tuple[Source, str | None]:
-        """Open them for a decoder, and tell what the axes of the array were taken for.
+    ) -> tuple[Source, Source]:
+        """Open them for a decoder, and give what tells how they were read.
 
         Args:
             network: of the decoder.
@@ -109,7 +109,8 @@ class Latents:
             replaced: is told which values were NaN or Inf and are read as 0.
 
         Returns:
-            The source, and a letter for each axis, where they are in an array.
+            The source, and what it takes its values from, whose ``axes`` and ``notes``, where it has them, are what the
+            axes of the array were taken for, and what is to be said.
 
         Raises:
             InputError: they cannot be used.
@@ -134,7 +135,7 @@ class Latents:
         if self.wrap is not None:
             # Before they are upscaled: interpolation sees no seam either.
             source = Wrapped(source, find_margins(self.wrap, network.halo, self.upscale))
-        return (source if self.upscale == 1 else Upscaled(source, self.upscale)), getattr(opened, "axes", None)
+        return (source if self.upscale == 1 else Upscaled(source, self.upscale)), opened
 
     def find_size(self, network: Network, shape: tuple[int, int, int]) -> tuple[int, int] | None:
         """Return (height, width) of the image, px, where the file keeps it and it is not all that they decode to.

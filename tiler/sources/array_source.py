@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.sources.attributes import refuse_packed, tell_absent_chunks
 from tiler.sources.axes import name_axes
 from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
@@ -113,6 +114,11 @@ class ArraySource:
                 known += f", mask {fingerprint_array(np.ma.getmaskarray(self._array))}"
         return known if known is None or self._layout.index is None else f"{known}, index {self._layout.index}"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of what was read."""
+        return tell_absent_chunks(self._array)
+
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
         part = to_numpy(self._array[tuple(span.slice for span in self._layout.find_spans(window))])
@@ -145,25 +151,6 @@ def find_names(array: SliceableArray, n_axes: int) -> str | None:
             if len(names) == n_axes and (axes := name_axes(names)):
                 return axes
     return None
-
-
-def refuse_packed(array: SliceableArray, name: str) -> None:
-    """Refuse an array whose attributes say that its numbers are to be scaled first.
-
-    Raises:
-        InputError: they do. Source: CF conventions, 8.1; xarray applies them as it opens a file, and takes them away.
-    """
-    said: dict[str, float] = {}
-    # Anything may be called so in an array of another kind.
-    with suppress(Exception):
-        attributes = array.attrs  # type: ignore[attr-defined]
-        said = {each: float(attributes[each]) for each in ("scale_factor", "add_offset") if each in attributes}
-    if said.get("scale_factor", 1) != 1 or said.get("add_offset", 0) != 0:
-        words = ", ".join(f"{each}={value:g}" for each, value in said.items())
-        raise InputError(
-            f"Packed numbers: {name}, {words}. What is stored are not the latents, which are numbers * scale_factor + "
-            "add_offset. Save those, or open the file with xarray and pass its array."
-        )
 
 
 def find_type(array: SliceableArray) -> np.dtype[Any]:
