@@ -179,6 +179,22 @@ def test_of_several_pictures_one_is_chosen(tmp_path):
         open_image(tmp_path / "x.webp", page=2)
 
 
+@pytest.mark.parametrize("kind", ["png", "avif"])
+def test_of_an_animation_the_first_picture_is_read_and_said(tmp_path, kind):
+    frames = [Image.new("RGB", (16, 16), (level, level, level)) for level in (90, 160, 220)]
+    options = {"lossless": True} if kind == "png" else {"quality": 95}
+    animated, still = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+    frames[0].save(animated, save_all=True, append_images=frames[1:], duration=100, **options)
+    frames[0].save(still, **options)
+    with Image.open(animated) as image:
+        assert image.n_frames == 3
+    source = open_image(animated)
+    np.testing.assert_allclose(read_whole(source), 90 / 255, atol=0 if kind == "png" else 2 / 255, rtol=1e-6)
+    assert source.notes == ("an animation of 3 frames, of which the first, or its still picture, was read",)
+    frames[0].save(animated, save_all=True, **options)
+    assert open_image(animated).notes == open_image(still).notes == ()
+
+
 def test_a_name_is_a_name(tmp_path):
     """libvips takes what is in brackets for options."""
     path = tmp_path / "x[page=1].png"

@@ -1,4 +1,4 @@
-"""What the boxes of an AVIF or a JPEG 2000 say of the colours of its picture, where no library hands it on.
+"""What the boxes of an AVIF or a JPEG 2000 say of its picture, where no library hands it on.
 
 ::
 
@@ -6,9 +6,12 @@
                       ├─ iref: what items are to each other; prem: colours are multiplied by their transparency
                       └─ iprp ─┬─ ipco: properties, among them colr
                                └─ ipma: which properties belong to which item, counted from 1
+                moov ─── trak ─── mdia ─┬─ hdlr: pict where it is one of pictures
+                                        └─ minf ─── stbl ─── stsz: how many
     JPEG 2000   jp2h ─── colr
 
-Source: ISO/IEC 14496-12, 8.11 (meta, items, properties), 12.1.5 (colr); ISO/IEC 15444-1, I.5.3.3 (colr).
+Source: ISO/IEC 14496-12, 8.4.3 (hdlr), 8.7.3 (stsz), 8.11 (meta, items, properties), 12.1.5 (colr);
+ISO/IEC 15444-1, I.5.3.3 (colr).
 """
 
 import os
@@ -61,6 +64,24 @@ def is_premultiplied(path: Path) -> bool:
     return any(kind == b"prem" for kind, _ in _walk(references[4:]))
 
 
+def count_frames_of_avif(path: Path) -> int:
+    """Return how many frames an AVIF has beside its picture, 0 where it is no sequence.
+
+    Raises:
+        BoxError: its boxes are damaged.
+    """
+    n_frames = 0
+    try:
+        for kind, track in _walk(_read_box(path, b"moov")):
+            media = dict(_walk(dict(_walk(track))[b"mdia"])) if kind == b"trak" else {}
+            if media.get(b"hdlr", b"")[8:12] == b"pict":
+                table = dict(_walk(dict(_walk(media[b"minf"]))[b"stbl"]))
+                n_frames = max(n_frames, *struct.unpack_from(">I", table[b"stsz"], 8))
+    except (struct.error, KeyError) as error:
+        raise BoxError("its boxes are damaged") from error
+    return n_frames
+
+
 def read_profile_of_jpeg2000(path: Path) -> bytes | None:
     """Return the ICC profile in a JPEG 2000; None where its colours are grey or sRGB, or it is a stream without boxes.
 
@@ -96,7 +117,7 @@ def _read_box(path: Path, wanted: bytes) -> bytes:
             size, start = _read_size(head)
             if head[4:8] == wanted and size <= HEAD_BYTES:
                 return os.pread(descriptor, size - start, position + start)
-            if size < start:
+            if size < start or size > 2**62:
                 raise BoxError("its boxes are damaged")
             position += size
     finally:

@@ -14,7 +14,9 @@ from tiler.sources.input_file import open_regular_file
 from tiler.sources.jpeg_passes import lacks_passes
 from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
+from tiler.sources.picture_boxes import BoxError, count_frames_of_avif
 from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
+from tiler.sources.png_chunks import ChunkError, count_frames_of_png
 from tiler.sources.png_texts import read_png_texts
 from tiler.sources.tiff_picture import open_tiff_picture
 from tiler.sources.turned import Turned
@@ -90,9 +92,20 @@ def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPic
         partial(open_by_libvips, path, format, "sequential", **options),
         name=f"page {page}" if page else "",
         held_bytes=find_held(image, format, path),
-        notes=(BLURRED,) if format == "JPEG" and comes_in_passes(image) and lacks_passes(path) else (),
+        notes=find_notes(image, format, path),
         orientation=find_orientation(image, format, path) if format != "AVIF" else 1,
     )
+
+
+def find_notes(image: "pyvips.Image", format: str, path: Path) -> tuple[str, ...]:
+    """Return what is to be said of a picture before its pixels are read."""
+    if format == "JPEG":
+        return (BLURRED,) if comes_in_passes(image) and lacks_passes(path) else ()
+    n_frames = 0
+    # Where they cannot be counted, the file is no sequence, and its picture is read or refused for what it is.
+    with suppress(BoxError, ChunkError):
+        n_frames = {"PNG": count_frames_of_png, "AVIF": count_frames_of_avif}.get(format, lambda _: 0)(path)
+    return (f"an animation of {n_frames} frames, of which the first, or its still picture, was read",) * (n_frames > 1)
 
 
 def find_held(image: "pyvips.Image", format: str, path: Path) -> int:

@@ -1,12 +1,13 @@
-"""What a PNG says of its colours, in the chunks before its pixels.
+"""What a PNG says of its colours and of further frames, in the chunks before its pixels.
 
 Of several, the first of this order counts: cICP, iCCP, sRGB, gAMA with cHRM.
-Source: PNG (third edition), 4.3 and 11.3.2.
+Source: PNG (third edition), 4.3, 11.3.2 and 11.3.6.1 (acTL).
 """
 
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from tiler.sources.input_file import open_regular_file
@@ -32,24 +33,47 @@ def read_colour_chunks(path: Path) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     descriptor = open_regular_file(path)
     try:
-        position = 8
-        for _ in range(MOST_CHUNKS):
-            head = os.pread(descriptor, 8, position)
-            if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
-                return found
-            size, kind = struct.unpack(">I4s", head)
+        for kind, size, start in _walk(descriptor):
             if kind in SIZES:
                 least, most = SIZES[kind]
                 if not least <= size <= most or kind in found:
                     raise ChunkError(f"its {kind.decode()} is there twice or of an impossible size")
-                content = os.pread(descriptor, size + 4, position + 8)
+                content = os.pread(descriptor, size + 4, start)
                 if zlib.crc32(kind + content[:-4]) != int.from_bytes(content[-4:]):
                     raise ChunkError(f"its {kind.decode()} is damaged")
                 found[kind] = content[:-4]
-            position += 12 + size
-        raise ChunkError("it has too many chunks")
+        return found
     finally:
         os.close(descriptor)
+
+
+def count_frames_of_png(path: Path) -> int:
+    """Return how many frames an animated PNG has, 0 of another.
+
+    Raises:
+        ChunkError: it has too many chunks.
+    """
+    descriptor = open_regular_file(path)
+    try:
+        for kind, _, start in _walk(descriptor):
+            if kind == b"acTL":
+                return int.from_bytes(os.pread(descriptor, 4, start))
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+def _walk(descriptor: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, size in bytes and start of each chunk before the pixels."""
+    position = 8
+    for _ in range(MOST_CHUNKS):
+        head = os.pread(descriptor, 8, position)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            return
+        size, kind = struct.unpack(">I4s", head)
+        yield kind, size, position + 8
+        position += 12 + size
+    raise ChunkError("it has too many chunks")
 
 
 def unpack_profile(content: bytes) -> bytes:
