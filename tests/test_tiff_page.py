@@ -75,6 +75,44 @@ def test_channels_on_pages_of_their_own_are_no_picture(tmp_path, kind):
     np.testing.assert_array_equal(read_whole(open_image(tmp_path / "x.tif", page=0)) * 255, expected)
 
 
+def write_ome(path, pixels, pixels_tag, **options):
+    xml = f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">{pixels_tag}</OME>'
+    tifffile.imwrite(path, pixels, description=xml, metadata=None, **options)
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_ome
+    return path
+
+
+def describe_image(n_channels, size=(64, 48), prefix=""):
+    return (
+        f'<Image ID="Image:0"><{prefix}Pixels ID="Pixels:0" DimensionOrder="XYCZT" SizeX="{size[0]}" SizeY="{size[1]}" '
+        f'SizeC="{n_channels}" SizeZ="1" SizeT="1"><TiffData FirstC="0" IFD="0"><UUID FileName="a.ome.tif">urn:uuid:1'
+        f"</UUID></TiffData></{prefix}Pixels></Image>"
+    )
+
+
+OTHER_CHANNELS = {
+    "channels=3 by its OME-XML, here=1": describe_image(3),
+    "channels=2 by its OME-XML, here=1": describe_image(2, prefix="ome:"),
+    "its OME-XML is in another file": '<BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:1"/>',
+}
+
+
+@pytest.mark.parametrize("words", OTHER_CHANNELS)
+def test_one_of_several_channels_in_other_files_is_no_picture_of_its_own(tmp_path, words):
+    path = write_ome(tmp_path / "a.ome.tif", ONE[..., 0], OTHER_CHANNELS[words], photometric="minisblack")
+    with pytest.raises(InputError, match=f"Channels in several files.*{words}.*--page 0"):
+        open_image(path)
+    np.testing.assert_array_equal(read_whole(open_image(path, page=0)) * 255, ONE[..., [0, 0, 0]])
+
+
+def test_all_channels_of_an_ome_tiff_in_one_page_are_its_picture(tmp_path):
+    path = write_ome(tmp_path / "a.ome.tif", ONE, describe_image(3), **RGB)
+    np.testing.assert_array_equal(read_whole(open_image(path)) * 255, ONE)
+    grey = write_ome(tmp_path / "b.ome.tif", ONE[..., 0], describe_image(1) + describe_image(3, (32, 24)))
+    np.testing.assert_array_equal(read_whole(open_image(grey)) * 255, ONE[..., [0, 0, 0]])
+
+
 def test_three_bands_that_are_not_said_to_be_colours_are_named(tmp_path):
     """As GDAL writes three bands by default."""
     tifffile.imwrite(tmp_path / "x.tif", ONE, photometric="minisblack", planarconfig="contig", metadata=None)

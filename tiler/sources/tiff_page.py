@@ -14,6 +14,7 @@ import numpy as np
 from tiler.errors import InputError
 from tiler.sources.encoding import Encoding
 from tiler.sources.input_file import printable
+from tiler.sources.ome_channels import name_other_channels
 from tiler.sources.tiff_colours import find_tiff_colours
 from tiler.sources.tiff_segments import NONE, ZSTD, Segments, describe_page, read_tiff
 
@@ -131,6 +132,12 @@ def choose_page(tiff: Any, path: Path, page: int | None) -> int:
         raise InputError(
             f"Several pictures, or channels apart: path={path}, {what}. Choose one with --page"
             + (", 0 is the first." if n_hidden > 1 else ", or save colours as one page of RGB.")
+        )
+    others = name_other_channels(tiff, full[0])
+    if others:
+        raise InputError(
+            f"Channels in several files: path={path}, {others}. Save colours as one page of RGB, or take this page "
+            f"alone with --page {full[0]}."
         )
     return full[0]
 
