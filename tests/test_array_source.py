@@ -200,3 +200,23 @@ def test_an_array_that_gives_other_numbers_than_it_says_is_refused():
     source = ArraySource(Odd(np.zeros((HEIGHT, WIDTH, 3)), dtype="uint8"), 3, types=IMAGE_TYPES)
     with pytest.raises(InputError, match="gives other numbers than it says: array, dtype=uint8, given=float64"):
         source.read(WHOLE)
+
+
+@pytest.mark.parametrize(("says", "gives"), [("uint16", "uint8"), ("uint8", "uint16"), ("float32", "uint16")])
+def test_integers_of_another_size_than_an_array_says_are_refused(says, gives):
+    source = ArraySource(Odd(np.zeros((HEIGHT, WIDTH, 3), gives), dtype=says), 3, types=IMAGE_TYPES)
+    with pytest.raises(InputError, match=f"gives other numbers than it says: array, dtype={says}, given={gives}"):
+        source.read(WHOLE)
+
+
+def test_16_bits_are_pictures_and_no_latents():
+    values = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, 3), np.uint16)
+    masked = np.ma.masked_array(values, np.zeros_like(values, bool))
+    masked[1, 2, 0] = np.ma.masked
+    expected = (values / 65535).astype(np.float32)
+    np.testing.assert_array_equal(open_image(values).read(WHOLE), expected)
+    np.testing.assert_array_equal(open_image(values.astype(">u2")).read(WHOLE), expected)
+    expected[1, 2, 0] = np.nan
+    np.testing.assert_array_equal(open_image(masked).read(WHOLE), expected)
+    with pytest.raises(InputError, match="Wrong number type"):
+        open_latents(np.zeros((HEIGHT, WIDTH, 4), np.uint16), 4)

@@ -106,7 +106,21 @@ def test_floats_are_accepted_in_both_byte_orders(dtype):
 
 @pytest.mark.parametrize(
     "dtype",
-    ["u1", "i4", "bool", "c8", "U3", "V2", "M8[s]", np.longdouble, [("a", "<f4")], ("<f4", (2,)), "O", [("a", "O")]],
+    [
+        "u1",
+        "u2",
+        "i4",
+        "bool",
+        "c8",
+        "U3",
+        "V2",
+        "M8[s]",
+        np.longdouble,
+        [("a", "<f4")],
+        ("<f4", (2,)),
+        "O",
+        [("a", "O")],
+    ],
     ids=str,
 )
 def test_other_numbers_are_refused_in_one_line(dtype):
@@ -117,5 +131,6 @@ def test_other_numbers_are_refused_in_one_line(dtype):
 
 def test_bytes_are_images_and_not_latents():
     check_type(np.dtype("u1"), IMAGE_TYPES, name="array")
-    with pytest.raises(InputError, match="uint8, float16, float32, float64"):
-        check_type(np.dtype("u2"), IMAGE_TYPES, name="array")
+    check_type(np.dtype(">u2"), IMAGE_TYPES, name="array")
+    with pytest.raises(InputError, match="uint8, uint16, float16, float32, float64"):
+        check_type(np.dtype("i2"), IMAGE_TYPES, name="array")

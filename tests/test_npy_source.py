@@ -29,7 +29,8 @@ LAYOUTS = {
     "hwc": (lambda array: array, lambda array: array),
     "1hwc": (lambda array: array[np.newaxis], lambda array: array[0]),
 }
-TYPES = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "|u1"]
+LARGEST = {"|u1": 255, "<u2": 65535, ">u2": 65535}
+TYPES = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", *LARGEST]
 
 
 def spans(size):
@@ -52,7 +53,8 @@ def save(path, array):
 
 def make_map(dtype="<f4"):
     array = np.random.default_rng(0).uniform(-3, 3, (HEIGHT, WIDTH, CHANNELS))
-    return np.clip(array * 80, 0, 255).astype(dtype) if dtype == "|u1" else array.astype(dtype)
+    largest = LARGEST.get(dtype)
+    return np.clip(array * largest / 3, 0, largest).astype(dtype) if largest else array.astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -65,8 +67,8 @@ def test_windows_are_what_numpy_loads(tmp_path, layout, order, dtype):
     assert loaded.flags[f"{order}_CONTIGUOUS"]
     assert loaded.dtype == np.dtype(dtype)
     expected = from_layout(loaded)
-    expected = (expected / 255).astype(np.float32) if dtype == "|u1" else expected.astype(np.float32)
-    source = NpySource(path, CHANNELS, types=IMAGE_TYPES if dtype == "|u1" else LATENT_TYPES)
+    expected = (expected / LARGEST[dtype]).astype(np.float32) if dtype in LARGEST else expected.astype(np.float32)
+    source = NpySource(path, CHANNELS, types=IMAGE_TYPES if dtype in LARGEST else LATENT_TYPES)
     assert source.shape == (HEIGHT, WIDTH, CHANNELS)
 
     @settings(max_examples=25, deadline=None, database=None)

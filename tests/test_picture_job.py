@@ -17,7 +17,9 @@ import tiler
 from tiler import api
 from tiler.command.cli import main
 from tiler.errors import DamagedError, InputError, RefusedError
+from tiler.sinks.npy_sink import NpySink
 from tiler.sources import spool
+from tiler.window import Window
 
 ROOT = Path(__file__).parents[1]
 NOISE = np.random.default_rng(0).integers(0, 256, (1024, 256, 3), np.uint8)
@@ -140,6 +142,8 @@ from pathlib import Path
 from tiler.errors import InputError
 from tiler.sources.opening import open_image
 from tiler.window import Window
+from tiler.sinks.npy_sink import NpySink
+from tiler.window import Window
 for name in ("a.jpg", "a.tif", "a.png"):
     try:
         source = open_image(Path({str(tmp_path)!r}) / name)
@@ -161,3 +165,17 @@ def test_a_page_is_asked_only_of_what_has_pages(tmp_path):
         with pytest.raises(InputError, match="page=1"):
             tiler.plan_encode(tmp_path / name, page=1)
         tiler.plan_encode(tmp_path / name, page=0)
+
+
+def test_16_bits_in_an_npy_as_decode_writes_them_are_encoded(tmp_path, stand_in):
+    values = np.random.default_rng(5).integers(0, 65536, (48, 64, 3), np.uint16)
+    sink = NpySink(tmp_path / "a.npy", values.shape, "uint16")
+    sink.write(0, Window.whole(48, 64), values)
+    sink.commit()
+    means = (values / 65535).reshape(6, 8, 8, 8, 3).mean((1, 3)).transpose(2, 0, 1)
+    report = encode(tmp_path / "a.npy", tmp_path / "b.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "b.npy"), means[None, [0, 1, 2, 0]], atol=1e-6)
+    assert not any("65535" in note for note in report.notes)
+    np.save(tmp_path / "c.npy", values >> 4)
+    report = encode(tmp_path / "c.npy", tmp_path / "d.npy")
+    assert any(note.startswith(f"no value goes beyond {(values >> 4).max()} of 65535") for note in report.notes)

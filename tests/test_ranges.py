@@ -7,6 +7,7 @@ import pytest
 
 from tiler.errors import InputError, InputWarning
 from tiler.sources.array_source import ArraySource
+from tiler.sources.opening import open_image
 from tiler.sources.ranges import WithinRange, check_range
 from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
@@ -128,3 +129,15 @@ def test_a_little_beyond_0_to_1_is_said_and_nan_is_not():
 
 def test_bytes_are_never_beyond():
     assert read_all(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.float32) / np.float32(255)) == ()
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype", "said"), [(4095, "uint16", True), (65535, "uint16", False), (60, "uint8", False)]
+)
+def test_16_bits_of_an_array_of_which_the_highest_are_never_used_are_said(largest, dtype, said):
+    image = np.linspace(0, largest, 40 * 50 * 3).reshape(40, 50, 3).round().astype(dtype)
+    source = WithinRange(open_image(image))
+    assert source.notes == ()
+    source.read(Window.whole(40, 50))
+    note = f"no value goes beyond {largest} of 65535; numbers of fewer bits are to be scaled up first"
+    assert source.notes == ((note,) if said else ())

@@ -292,8 +292,8 @@ def encode(
 
     Args:
         image: a picture (PNG, JPEG, TIFF, WebP, AVIF, BMP, PPM or JPEG 2000), a ``.npy`` file, an array or a source;
-            (height, width, 3), uint8 or floats in [0, 1]. A large picture that cannot be read by window is kept beside
-            ``latents`` meanwhile, uncompressed, in a file without a name.
+            (height, width, 3), uint8, uint16 or floats in [0, 1]. A large picture that cannot be read by window is
+            kept beside ``latents`` meanwhile, uncompressed, in a file without a name.
         latents: the file to write, ``.npy`` or ``.safetensors`` (key "latents"): (1, channels, h, w) float32 as
             diffusion pipelines have them; or ``.png``, RGBA with 8 bits of each of four channels.
         axes: of an array or a ``.npy`` file, a letter each, as "HWC" or "BCHW"; not needed where they can be told.

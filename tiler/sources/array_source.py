@@ -100,6 +100,11 @@ class ArraySource:
         return self._layout.shape
 
     @property
+    def stored_type(self) -> np.dtype[Any]:
+        """What its numbers are in the array."""
+        return self._type
+
+    @property
     def axes(self) -> str:
         """A letter for each axis of the array."""
         return self._layout.axes
@@ -122,8 +127,9 @@ class ArraySource:
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
         part = to_numpy(self._array[tuple(span.slice for span in self._layout.find_spans(window))])
-        # Bytes and floats mean other values; among floats there may be others, as where a file scales them.
-        if part.dtype.name not in self._types or (part.dtype == np.uint8) != (self._type == np.uint8):
+        # Integers and floats mean other values; among floats there may be others, as where a file scales them.
+        same = part.dtype.name == self._type.name
+        if part.dtype.name not in self._types or ("u" in (part.dtype.kind, self._type.kind) and not same):
             raise InputError(
                 f"The array gives other numbers than it says: {self._name}, dtype={self._type.name}, given="
                 f"{part.dtype.name}. Pass numpy.asarray(...) of it."

@@ -19,11 +19,14 @@ from tiler.window import Span, Window
 LATENT_TYPES = ("bfloat16", "float16", "float32", "float64")
 """Number types of latents."""
 
-IMAGE_TYPES = ("uint8", "float16", "float32", "float64")
-"""Number types of images: 0 to 255, or floats in [0, 1]."""
+IMAGE_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+"""Number types of images: 0 to 255, 0 to 65535, or floats in [0, 1]."""
 
-BYTE_VALUES: NDArray[np.float32] = (np.arange(256) / 255).astype(np.float32)
-"""What each uint8 of an image stands for."""
+VALUES = {
+    np.dtype(np.uint8): (np.arange(256) / 255).astype(np.float32),
+    np.dtype(np.uint16): (np.arange(65536) / 65535).astype(np.float32),
+}
+"""What each integer of an image stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,15 @@ class Layout:
     def to_map(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return ``values``, a part of the array with all its axes, as (height, width, channels) float32.
 
-        uint8 becomes [0, 1]. float64 beyond the range of float32 becomes infinite, for the engine to find.
+        uint8 and uint16 become [0, 1]. float64 beyond the range of float32 becomes infinite, for the engine to find.
         The result may share memory with ``values``.
         """
         last = [self.axes.index(letter) for letter in "HWC"]
         values = values.transpose(*(axis for axis in range(values.ndim) if axis not in last), *last)
         values = values.reshape(values.shape[-3:])
-        if values.dtype == np.uint8:
-            return BYTE_VALUES.take(values)
+        of_integers = VALUES.get(values.dtype.newbyteorder("="))
+        if of_integers is not None:
+            return of_integers.take(values)
         # A signalling NaN is invalid to convert; the engine finds it as well.
         with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(values, dtype=np.float32)

@@ -94,8 +94,9 @@ def open_image(
 
     Args:
         image: a PNG, JPEG, TIFF, WebP, AVIF, BMP, PPM or JPEG 2000 file; a ``.npy`` file or an array,
-            ``(height, width, 3)`` or another order of axes (see ``tiler.sources.readings``), of uint8 or of floats in
-            [0, 1]; or a source. A TIFF in tiles is read by window, and so are uncompressed strips and ``.npy``.
+            ``(height, width, 3)`` or another order of axes (see ``tiler.sources.readings``), of uint8, uint16 or of
+            floats in [0, 1]; or a source. A TIFF in tiles is read by window, and so are uncompressed strips and
+            ``.npy``.
         axes: of an array or a ``.npy`` file, a letter each, as HWC; not needed where they can be told.
         page: which of several pictures in a file, from 0.
         colour: what the numbers of a picture are, whatever its file says: "srgb" or "linear" light.

@@ -24,7 +24,9 @@ from tiler.sources.colour import Colour, to_srgb
 from tiler.sources.encoding import Encoding
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
+from tiler.sources.layout import VALUES
 from tiler.sources.libvips import decode_strips, fetch, find_type, load_vips
+from tiler.sources.ranges import tell_fewer_bits
 from tiler.sources.spool import Spool, count_spooled
 from tiler.sources.transparency import Background
 from tiler.window import Window
@@ -34,14 +36,6 @@ if TYPE_CHECKING:
 
 SPOOLING_BYTES = 100_000_000
 """What libvips and the strips take while a picture is spooled; measured, of 269 megapixels in PNG and in TIFF."""
-VALUES = {
-    np.dtype(np.uint8): (np.arange(256) / 255).astype(np.float32),
-    np.dtype(np.uint16): (np.arange(65536) / 65535).astype(np.float32),
-}
-"""What each integer of a picture stands for."""
-
-FEWER_BITS = 2**14
-"""Where 16 bits never go as far, numbers of 10, 12 or 14 bits may lie in them: as a microscope's camera has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +108,11 @@ class PictureSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of how its pixels became what they are, as far as they were read."""
-        dark = self._largest is not None and 0 < self._largest < FEWER_BITS
         return (
             *self._picture.notes,
             *self._notes,
             *([self._background.note] if self._background.shown else []),
-            *(
-                [f"no value goes beyond {self._largest} of 65535; numbers of fewer bits are to be scaled up first"]
-                if dark
-                else []
-            ),
+            *tell_fewer_bits(self._largest or 0),
         )
 
     @property

@@ -31,6 +31,15 @@ end."""
 
 BEYOND = 0.5
 """Values of an image in [0, 1] may go beyond by as much, where it was resampled, or decoded and not clipped."""
+FEWER_BITS = 2**14
+"""Where 16 bits never go as far, numbers of 10, 12 or 14 bits may lie in them: as a microscope's camera has them."""
+
+
+def tell_fewer_bits(largest: int) -> tuple[str, ...]:
+    """Return what is to be said of 16 bits whose largest value is ``largest``, 0 where none was read."""
+    if not 0 < largest < FEWER_BITS:
+        return ()
+    return (f"no value goes beyond {largest} of 65535; numbers of fewer bits are to be scaled up first",)
 
 
 class WithinRange:
@@ -47,6 +56,8 @@ class WithinRange:
         self._source = source
         self._lock = Lock()
         self._low, self._high, self._place = 0.0, 1.0, ""
+        # Sources of pictures say it themselves.
+        self._wide, self._largest = getattr(source, "stored_type", None) == np.uint16, 0.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -60,9 +71,9 @@ class WithinRange:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of values a little beyond, if there were any."""
+        """What is to be said of values a little beyond, if there were any, and of 16 bits that are hardly used."""
         if not self._place:
-            return ()
+            return tell_fewer_bits(round(self._largest * 65535))
         return (
             f"values beyond [0, 1], from {self._low:.3g} to {self._high:.3g}, were taken as they are, for instance "
             f"at {self._place}; of what is in [-1, 1], take x / 2 + 0.5",
@@ -76,6 +87,9 @@ class WithinRange:
         """
         values = self._source.read(window)
         low, high = float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None))
+        if self._wide:
+            with self._lock:
+                self._largest = max(self._largest, high)
         if low < 0 or high > 1:
             self._note(values, window)
         return values

@@ -102,6 +102,11 @@ class StridedSource:
         return self._layout.shape
 
     @property
+    def stored_type(self) -> np.dtype[Any]:
+        """What its numbers are in the file."""
+        return self._array.dtype
+
+    @property
     def axes(self) -> str:
         """A letter for each axis of the array."""
         return self._layout.axes
