@@ -253,3 +253,12 @@ def test_parts_of_any_size_make_the_array(tmp_path, monkeypatch):
     monkeypatch.setattr(archive_source, "PART_BYTES", 7)
     path = save_npz(tmp_path / "x.npz", np.savez_compressed, z=BATCH[1])
     np.testing.assert_array_equal(read(open_latents(path, 4)), WHOLE)
+
+
+@pytest.mark.parametrize("names", [("latents.npy", "latents"), ("latents", "latents.npy")])
+def test_of_two_members_of_one_name_none_is_taken(tmp_path, names):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for number, name in enumerate(names):
+            archive.writestr(name, to_npy(BATCH[number]))
+    with pytest.raises(InputError, match=f"Two members of one name: .*members={names[0]} and {names[1]}"):
+        open_latents(tmp_path / "x.npz", 4)

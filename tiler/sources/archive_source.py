@@ -97,7 +97,14 @@ def open_npz(
         InputError: it cannot be used.
         Exception: of many kinds, where the archive is damaged.
     """
-    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        other = members.setdefault(member.filename.removesuffix(".npy"), member)
+        if other is not member:
+            raise InputError(
+                f"Two members of one name: path={path}, members={printable(other.filename)} and "
+                f"{printable(member.filename)}. Nothing says which is meant; save the right one with numpy.savez."
+            )
     headers: dict[str, tuple[Any, ...]] = {}
     for each, member in members.items():
         # numpy writes no other kinds; those of bzip2 and LZMA would be inflated without a limit.
