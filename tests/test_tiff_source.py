@@ -201,3 +201,46 @@ def test_of_two_arrays_in_a_tiff_none_is_taken_silently(tmp_path, shape):
             file.write(np.zeros(size, np.float32), photometric="minisblack", planarconfig="contig")
     with pytest.raises(InputError, match=r"Several arrays.*arrays=2"):
         open_latents(tmp_path / "a.tif", 4)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2"])
+@pytest.mark.parametrize("text", ["-9999.1", "nan", "none"])
+def test_values_that_are_gdals_nodata_are_nan(tmp_path, compression, dtype, text):
+    values = np.random.default_rng(0).normal(size=(13, 21, 4)).astype(dtype)
+    values[9, 11, 2], values[9, 12, 2] = -9999.1, -9990
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        values,
+        photometric="minisblack",
+        planarconfig="contig",
+        compression=compression,
+        byteorder=dtype[0],
+        extratags=[(42113, "s", 0, text, True)],
+    )
+    expected = values.astype(np.float32)
+    if text == "-9999.1":
+        expected[9, 11, 2] = np.nan
+    np.testing.assert_array_equal(read(open_latents(tmp_path / "a.tif", 4)), expected)
+
+
+PACKED = [("scale", "0.1"), ("offset", "5"), ("scale", "?")]
+
+
+@pytest.mark.parametrize(("role", "value"), PACKED)
+def test_a_tiff_of_numbers_that_are_to_be_scaled_first_is_refused(tmp_path, role, value):
+    values = np.random.default_rng(0).normal(size=(13, 21, 4)).astype(np.float32)
+    for number, items in enumerate(({"scale": "1", "offset": "0"}, {role: value})):
+        words = "".join(
+            f'<Item name="{each.upper()}" sample="3" role="{each}">{text}</Item>' for each, text in items.items()
+        )
+        tifffile.imwrite(
+            tmp_path / f"{number}.tif",
+            values,
+            photometric="minisblack",
+            planarconfig="contig",
+            extratags=[(42112, "s", 0, f"<GDALMetadata>{words}</GDALMetadata>", True)],
+        )
+    np.testing.assert_array_equal(read(open_latents(tmp_path / "0.tif", 4)), values)
+    with pytest.raises(InputError, match=f"Packed numbers: path=.*, {role}="):
+        open_latents(tmp_path / "1.tif", 4)

@@ -1,13 +1,16 @@
+import base64
 import builtins
 import json
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiler
-from tiler.errors import AxesQuestion, InputError
+from tiler.errors import AxesQuestion, InputError, NonFiniteError
+from tiler.sources.finite import Checked
 from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
@@ -234,3 +237,49 @@ def test_a_report_tells_of_chunks_that_are_not_there(tmp_path, upscale):
     (path / "c/0/0/3").unlink()
     report = tiler.decode(tiler.Latents(path, upscale=upscale), tmp_path / "x.npy", weights="photo")
     assert report.notes == ("1 of 5 chunks of the input are not there and were read as its fill value, 0.0",)
+
+
+def encode_fill(value):
+    """As xarray writes it into a Zarr of version 3."""
+    return base64.b64encode(struct.pack("<d", value)).decode()
+
+
+MISSING = {
+    "_FillValue": {"_FillValue": -9999.1},
+    "of xarray": {"_FillValue": encode_fill(-9999.1)},
+    "missing_value": {"missing_value": [7.5, -9999.1]},
+    "text": {"_FillValue": "nan", "missing_value": "-9999.1"},
+    "both": {"_FillValue": float("inf"), "missing_value": -9999.1},
+}
+
+
+@pytest.mark.parametrize("said", MISSING.values(), ids=MISSING)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("opens", ["path", "zarr"])
+def test_values_that_are_missing_by_an_attribute_are_nan(tmp_path, said, dtype, opens):
+    values = BATCH[1].astype(dtype)
+    values[2, 9, 11], values[2, 9, 12] = -9999.1, -9990
+    array = zarr.create_array(tmp_path / "x", shape=values.shape, dtype=dtype)
+    array[...] = values
+    np.testing.assert_array_equal(read(open_latents(tmp_path / "x", 4)), np.moveaxis(values, 0, 2).astype(np.float32))
+    array.attrs.update(said)
+    source = open_latents(tmp_path / "x" if opens == "path" else array, 4)
+    expected = np.moveaxis(values, 0, 2).astype(np.float32)
+    expected[9, 11, 2] = np.nan
+    np.testing.assert_array_equal(read(source), expected)
+    with pytest.raises(NonFiniteError, match=r"value=nan at row 9, column 11, channel 2.*_FillValue"):
+        Checked(source).read(Window.whole(30, 50))
+
+
+def test_missing_values_of_xarray(tmp_path):
+    """What xarray has decoded keeps its attributes, but as .encoding."""
+    xarray = pytest.importorskip("xarray")
+    values = BATCH[1].copy()
+    values[2, 9, 11] = -9999
+    decoded = xarray.DataArray(values, dims=("band", "y", "x"))
+    decoded.encoding["_FillValue"] = -9999
+    np.testing.assert_array_equal(read(open_latents(decoded, 4)), np.moveaxis(values, 0, 2))
+    expected = np.moveaxis(values, 0, 2).copy()
+    expected[9, 11, 2] = np.nan
+    raw = xarray.DataArray(values, dims=("band", "y", "x"), attrs={"_FillValue": np.float32(-9999)})
+    np.testing.assert_array_equal(read(open_latents(raw, 4)), expected)

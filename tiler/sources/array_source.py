@@ -1,6 +1,7 @@
 """Arrays as sources: NumPy, memory maps, dask, torch, and whatever else has a shape, a dtype and slices.
 
-What is masked is NaN, whatever lies under the mask: an error that names its place, or 0 where that is asked for.
+What is masked, or missing by its attributes, is NaN, whatever lies there: an error that names its place, or 0 where
+that is asked for.
 """
 
 import operator
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.sources.attributes import refuse_packed, tell_absent_chunks
+from tiler.sources.attributes import clear_missing, find_missing, refuse_packed, tell_absent_chunks
 from tiler.sources.axes import name_axes
 from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
@@ -93,6 +94,7 @@ class ArraySource:
         )
         self._type, self._types, self._name = find_type(array), tuple(types), name
         check_type(self._type, types, name=name)
+        self._missing = find_missing(array, self._type) if latents else ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -134,7 +136,7 @@ class ArraySource:
                 f"The array gives other numbers than it says: {self._name}, dtype={self._type.name}, given="
                 f"{part.dtype.name}. Pass numpy.asarray(...) of it."
             )
-        values = self._layout.to_map(np.asarray(part))
+        values = clear_missing(self._layout.to_map(np.asarray(part)), self._missing)
         if np.ma.is_masked(part):
             masked = self._layout.to_map(np.ma.getmaskarray(part).astype(np.float32))
             return np.where(masked > 0, np.float32(np.nan), values)

@@ -1,9 +1,25 @@
-"""What an array of xarray, Zarr, netCDF4 or h5py says of its numbers: whether they are packed, which are not there."""
+"""What arrays say of their numbers besides: that they are packed, which stand for none, which are not there.
 
+Those are arrays of xarray, Zarr and h5py, by the attributes of netCDF, and TIFFs of GDAL.
+Source: CF conventions, 2.5.1 and 8.1; GDAL's GTiff driver, "Metadata" and "Nodata value".
+"""
+
+import base64
+import re
+import struct
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tiler.errors import InputError
+
+GDAL_METADATA, GDAL_NODATA = 42112, 42113
+"""Tags of a TIFF."""
+PACKING = re.compile(r"""role\s*=\s*["'](scale|offset)["'][^>]*>([^<]*)<""")
+"""In the XML that GDAL writes; of each channel."""
 
 
 def refuse_packed(array: Any, name: str) -> None:
@@ -18,11 +34,43 @@ def refuse_packed(array: Any, name: str) -> None:
         attributes = array.attrs
         said = {each: float(attributes[each]) for each in ("scale_factor", "add_offset") if each in attributes}
     if said.get("scale_factor", 1) != 1 or said.get("add_offset", 0) != 0:
-        words = ", ".join(f"{each}={value:g}" for each, value in said.items())
-        raise InputError(
-            f"Packed numbers: {name}, {words}. What is stored are not the latents, which are numbers * scale_factor + "
-            "add_offset. Save those, or open the file with xarray and pass its array."
-        )
+        _refuse(said, name, "open the file with xarray and pass its array")
+
+
+def refuse_packed_tiff(tags: Any, name: str) -> None:
+    """Refuse a TIFF of which GDAL says that its numbers are to be scaled first.
+
+    Raises:
+        InputError: it does.
+    """
+    for role, text in PACKING.findall(str(tags.valueof(GDAL_METADATA, ""))):
+        value = next(iter(_to_numbers(text)), 0.0)
+        if value != (role == "scale"):
+            _refuse({role: value}, name, "pass the scaled array")
+
+
+def find_missing(array: Any, dtype: np.dtype[Any]) -> tuple[float, ...]:
+    """Return which values stand for none by an array's attributes, as its type has them."""
+    # Anything may be called so in an array of another kind.
+    with suppress(Exception):
+        attributes = array.attrs
+        said = [attributes[each] for each in ("_FillValue", "missing_value") if each in attributes]
+        return _narrow([value for each in said for value in _to_numbers(each)], dtype)
+    return ()
+
+
+def find_missing_in_tiff(tags: Any, dtype: np.dtype[Any]) -> tuple[float, ...]:
+    """Return which value stands for none by a TIFF's tags, as the type of its samples has it."""
+    return _narrow(_to_numbers(str(tags.valueof(GDAL_NODATA, ""))), dtype)
+
+
+def clear_missing(values: NDArray[np.float32], missing: Iterable[float]) -> NDArray[np.float32]:
+    """Return values with NaN for those that stand for none."""
+    for each in missing:
+        there = values == np.float32(each)
+        if there.any():
+            values = np.where(there, np.float32(np.nan), values)
+    return values
 
 
 def tell_absent_chunks(array: Any) -> tuple[str, ...]:
@@ -37,3 +85,32 @@ def tell_absent_chunks(array: Any) -> tuple[str, ...]:
                 f"value, {value}",
             )
     return ()
+
+
+def _refuse(said: dict[str, float], name: str, advice: str) -> NoReturn:
+    words = ", ".join(f"{each}={value:g}" for each, value in said.items())
+    scale, offset = ("scale", "offset") if set(said) & {"scale", "offset"} else ("scale_factor", "add_offset")
+    raise InputError(
+        f"Packed numbers: {name}, {words}. What is stored are not the latents, which are numbers * {scale} + {offset}. "
+        f"Save those, or {advice}."
+    )
+
+
+def _to_numbers(value: Any) -> list[float]:
+    """Return one number or several, of an attribute; none of a text that says none."""
+    if not isinstance(value, str):
+        return [float(each) for each in np.asarray(value).reshape(-1)]
+    text = value.strip("\0 \n")
+    with suppress(ValueError):
+        return [float(text)]
+    # So xarray writes _FillValue into a Zarr of version 3.
+    with suppress(ValueError, struct.error):
+        return list(struct.unpack("<d", base64.b64decode(text, validate=True)))
+    return []
+
+
+def _narrow(values: Iterable[float], dtype: np.dtype[Any]) -> tuple[float, ...]:
+    """Return those values that are finite, rounded as an array of this type has them when it is read."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = np.array(list(values), np.float64).astype(dtype).astype(np.float32)
+    return tuple(numbers[np.isfinite(numbers)].tolist())

@@ -115,9 +115,12 @@ def check_finite(values: NDArray[np.float32], window: Window, of: str = "") -> N
     if np.isfinite(values).all():
         return
     row, column, channel = np.argwhere(~np.isfinite(values))[0].tolist()
+    # What stands for none is not what a look at the file will find there.
+    missing = " (masked, _FillValue and nodata are NaN)" if np.isnan(values[row, column, channel]) else ""
     raise NonFiniteError(
         f"The input holds NaN or Inf: value={values[row, column, channel]} at row {window.rows.start + row}, "
-        f"column {window.columns.start + column}, channel {channel}{of}. Mend the input, or use --nonfinite zero."
+        f"column {window.columns.start + column}, channel {channel}{of}. "
+        f"Mend the input{missing}, or use --nonfinite zero."
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.sources.attributes import clear_missing
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
@@ -44,6 +45,8 @@ class StoredArray:
     """The axes that the file names; see ``tiler.sources.readings``."""
     first: ChannelsFirst | None = None
     """Whether such files have the channels first."""
+    missing: tuple[float, ...] = ()
+    """Values that stand for none."""
 
 
 class StridedSource:
@@ -128,7 +131,7 @@ class StridedSource:
             values = self._read_spans(spans, self._array.shape)
         if self._array.bfloat16:
             values = (values.astype(np.uint32) << 16).view(np.float32)
-        return self._layout.to_map(values)
+        return clear_missing(self._layout.to_map(values), self._array.missing)
 
     def _read_spans(self, spans: list[Span], stored: tuple[int, ...]) -> NDArray[Any]:
         """Return a part of the array as it lies in the file: ``spans`` and ``stored`` slowest axis first."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.sources.attributes import find_missing_in_tiff, refuse_packed_tiff
 from tiler.sources.input_file import open_regular_file, shorten
 
 NONE, LZW, DEFLATE, PACKBITS, OLD_DEFLATE, ZSTD = 1, 5, 8, 32773, 32946, 50000
@@ -119,13 +120,15 @@ class Series:
     """Its pages; none where one is of a kind that is not read here."""
     named: str | None
     """Its axes, as far as the file names them; see ``tiler.sources.readings``."""
+    missing: tuple[float, ...]
+    """Values that stand for none."""
 
 
 def read_first_series(path: Path) -> Series:
     """Read the tags of what tifffile takes for the first array of a TIFF that is no thumbnail, level or mask.
 
     Raises:
-        InputError: it is damaged, or there are several such arrays.
+        InputError: it is damaged, there are several such arrays, or its numbers are packed.
     """
 
     def read(tiff: Any, size: int) -> Series:
@@ -137,10 +140,17 @@ def read_first_series(path: Path) -> Series:
                 "that one in a file of its own."
             )
         series = full[0]
+        tags = series.keyframe.tags
+        refuse_packed_tiff(tags, f"path={path}")
         pages = [describe_page(page, size) for page in series.pages]
         whole = [] if None in pages else [page for page in pages if page is not None]
         return Series(
-            series.shape, series.dtype.newbyteorder(tiff.byteorder), series.dataoffset, whole, name_axes(series.axes)
+            series.shape,
+            series.dtype.newbyteorder(tiff.byteorder),
+            series.dataoffset,
+            whole,
+            name_axes(series.axes),
+            find_missing_in_tiff(tags, series.dtype),
         )
 
     return read_tiff(path, read)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import DamagedError, InputError
+from tiler.sources.attributes import clear_missing
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, shorten
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
@@ -37,15 +38,23 @@ class TiffSource:
         pages: its pages, alike but for where they lie.
         cache_bytes: what is kept of decoded segments.
         axes: what it is, where it holds latents, as an array.
+        missing: values that stand for none.
 
     Raises:
         InputError: the file is missing.
     """
 
     def __init__(
-        self, path: Path, pages: Sequence[Segments], *, cache_bytes: int = CACHE_BYTES, axes: str | None = None
+        self,
+        path: Path,
+        pages: Sequence[Segments],
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        axes: str | None = None,
+        missing: Sequence[float] = (),
     ) -> None:
         self.path, self._pages, self.axes = path, pages, axes
+        self._missing = missing
         self._descriptor = open_regular_file(path)
         weakref.finalize(self, os.close, self._descriptor)
         self._cache_bytes, self._held_bytes = cache_bytes, 0
@@ -67,7 +76,8 @@ class TiffSource:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
         # A signalling NaN is invalid to convert; the engine finds it as well.
         with np.errstate(over="ignore", invalid="ignore"):
-            return self.read_samples(window).astype(np.float32)
+            values = self.read_samples(window).astype(np.float32)
+        return clear_missing(values, self._missing)
 
     def read_samples(self, window: Window) -> NDArray[Any]:
         """Return the samples of ``window`` as they are stored."""
@@ -142,11 +152,11 @@ def open_tiff_latents(path: Path, channels: int, *, index: int | None = None, ax
             f"No latents that can be read by window: {name}, shape={series.shape}. A page must hold all {channels} "
             "channels, or one of them, uncompressed or deflated. Save them with numpy.save."
         )
-    return TiffSource(path, pages, axes=layout.axes)
+    return TiffSource(path, pages, axes=layout.axes, missing=series.missing)
 
 
 def _place(series: Series, descriptor: int) -> StoredArray:
     assert series.start_bytes is not None
     declared = math.prod(series.shape) * series.dtype.itemsize
     room = min(declared, os.fstat(descriptor).st_size - series.start_bytes)
-    return StoredArray(series.shape, series.dtype, series.start_bytes, room, named=series.named)
+    return StoredArray(series.shape, series.dtype, series.start_bytes, room, named=series.named, missing=series.missing)
