@@ -118,6 +118,14 @@ def make_torch():
     return pytest.importorskip("torch").from_numpy(LATENTS.copy()).requires_grad_()
 
 
+def make_negated():
+    """A view of torch that is to be negated, which only torch knows."""
+    torch = pytest.importorskip("torch")
+    negated = torch.complex(torch.zeros(LATENTS.shape), -torch.from_numpy(LATENTS)).conj().imag
+    assert negated.is_neg()
+    return negated
+
+
 def make_memory_map():
     with TemporaryFile() as file:
         array = np.memmap(file, np.float32, "w+", shape=LATENTS.shape)
@@ -144,6 +152,7 @@ TAKEN = {
     "a type that nobody knows": lambda: Odd(LATENTS, dtype="latents"),
     "xarray": make_xarray,
     "torch": make_torch,
+    "torch, negated": make_negated,
 }
 
 
@@ -184,6 +193,8 @@ REFUSED = {
     "lists": (lambda: LATENTS.tolist(), "Not an array: type=list"),
     "bytes of a name": (lambda: b"latents.npy", "Not an array: type=bytes"),
     "nothing": (lambda: None, "Not an array: type=NoneType"),
+    "sparse": (lambda: make_torch().to_sparse(), r"NumPy cannot read this array: type=Tensor.*to_dense\(\)"),
+    "no values": (lambda: make_torch().to("meta"), r"NumPy cannot read this array: .*device is meta: .*no values"),
     "unknown chunks": (make_unknown, r"The array has no definite shape: .*nan.* compute_chunk_sizes"),
     "a broken size": (lambda: Odd(LATENTS, shape=(4, 7.5, 9)), "The array has no definite shape"),
 }

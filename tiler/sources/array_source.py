@@ -176,9 +176,10 @@ def find_type(array: SliceableArray) -> np.dtype[Any]:
     try:
         dtype = to_numpy(array[(slice(0, 1),) * len(array.shape)]).dtype
     except Exception as error:
+        held = str(getattr(array, "device", "")) != "meta"
+        advice = "For torch: latents.to_dense().float()." if held else "Its device is meta: it has no values."
         raise InputError(
-            f"NumPy cannot read this array: type={type(array).__name__}, dtype={array.dtype}. "
-            "For torch: latents.detach().float().cpu()."
+            f"NumPy cannot read this array: type={type(array).__name__}, dtype={array.dtype}. {advice}"
         ) from error
     return dtype
 
@@ -189,7 +190,7 @@ def to_numpy(part: Any) -> NDArray[Any]:
     Of a torch tensor it may be on any device, and its bfloat16 become float32.
     """
     if hasattr(part, "detach"):
-        part = part.detach().cpu()
+        part = part.detach().cpu().resolve_neg()
         part = part.float() if str(part.dtype) == "torch.bfloat16" else part
     if hasattr(part, "compute"):
         part = part.compute()  # dask's: numpy.asarray would drop a mask
