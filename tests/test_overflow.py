@@ -160,6 +160,7 @@ def test_float16_is_refused_by_the_command_line_and_float32_gives_the_picture(fo
     assert np.abs(np.load("image.npy").astype(int) - picture).max() <= 1
 
 
+@pytest.mark.slow
 def test_every_call_refuses_what_overflows(folder, latents):
     options = {"weights": "decoder_3e+38.safetensors"}
     source = latents(12, 9) * 3
