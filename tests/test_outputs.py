@@ -135,7 +135,7 @@ def stand_in(monkeypatch):
         "uint16": lambda *a: RepeatModel()(*a).astype(np.uint16) * 257,
         "float32": lambda *a: RepeatModel()(*a) / np.float32(255),
     }
-    monkeypatch.setattr(api, "load_model", lambda path, part, precision, dtype: models[dtype])
+    monkeypatch.setattr(api, "load_model", lambda path, part, precision, dtype, engine: models[dtype])
 
 
 DESCRIBED = [name for name in OUTPUTS if "npy" not in name]
