@@ -9,13 +9,13 @@ import tifffile
 from conftest import RepeatModel
 
 from taesd_core.network import Network
+from tiler.formats.latent_file import LatentFile
+from tiler.formats.npy_file import Npy
+from tiler.formats.picture_file import Jpeg, Png, WebP
+from tiler.formats.tiff_file import Tiff
+from tiler.formats.zarr_file import Zarr
 from tiler.jobs.job import Job, run_job
 from tiler.plan import Plan
-from tiler.sinks.latent_file import LatentFile
-from tiler.sinks.npy_file import Npy
-from tiler.sinks.picture_file import Jpeg, Png, WebP
-from tiler.sinks.tiff_file import Tiff
-from tiler.sinks.zarr_file import Zarr
 from tiler.sources.array_source import ArraySource
 from tiler.sources.fingerprint import fingerprint_source
 

@@ -23,9 +23,9 @@ from taesd_core.variants import find_weights
 from tiler import api
 from tiler.command.cli import main
 from tiler.errors import NonFiniteError, TileError
+from tiler.formats.compression import KINDS, DType
+from tiler.formats.tiff_sink import Layout
 from tiler.memory import format_bytes
-from tiler.sinks.compression import KINDS, DType
-from tiler.sinks.tiff_sink import Layout
 from tiler.sources.opening import open_image, open_latents
 from tiler.window import Window
 

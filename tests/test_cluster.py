@@ -21,6 +21,8 @@ from test_damage import find_bytes, flip, list_pieces
 import tiler
 from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
+from tiler.formats.tiff_sink import TiffSink
+from tiler.formats.zarr_sink import ZarrSink
 from tiler.jobs import journal as journal_module
 from tiler.jobs import room
 from tiler.jobs.cluster import Cluster, describe_tasks
@@ -30,8 +32,6 @@ from tiler.jobs.journal import Journal
 from tiler.jobs.journal_file import find_journal, parse
 from tiler.profile import Profile
 from tiler.pyramid import find_parent
-from tiler.sinks.tiff_sink import TiffSink
-from tiler.sinks.zarr_sink import ZarrSink
 from tiler.sources.fingerprint import fingerprint_source
 
 pytest.importorskip("distributed")

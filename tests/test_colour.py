@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from tiler.errors import InputError, OptionError
-from tiler.sinks.srgb_profile import srgb_profile
+from tiler.formats.srgb_profile import srgb_profile
 from tiler.sources.opening import open_image
 from tiler.window import Window
 

@@ -14,8 +14,8 @@ from small_job import CountingModel, ShrinkModel
 import tiler
 from tiler import api
 from tiler.errors import InputError, OptionError
+from tiler.formats.outputs import describe_output
 from tiler.pyramid import halve
-from tiler.sinks.outputs import describe_output
 from tiler.sources.array_source import ArraySource
 from tiler.sources.kept_size import read_size
 from tiler.sources.upscale import Upscaled

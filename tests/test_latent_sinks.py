@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from tiler.errors import InputError, OptionError, OutputExistsError
-from tiler.sinks import latent_sinks
-from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink
+from tiler.formats import latent_sinks
+from tiler.formats.latent_sinks import LatentPngSink, SafetensorsSink
 from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
@@ -131,8 +131,8 @@ import numpy as np
 from pathlib import Path
 from taesd_core.network import Network
 from tiler.plan import Plan
-from tiler.sinks.latent_file import LatentFile
-from tiler.sinks.latent_sinks import LatentPngSink
+from tiler.formats.latent_file import LatentFile
+from tiler.formats.latent_sinks import LatentPngSink
 from tiler.window import Span, Window
 
 def read(name):

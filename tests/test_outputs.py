@@ -12,8 +12,8 @@ from PIL import Image
 import tiler
 from tiler import api
 from tiler.errors import InputError, OptionError
+from tiler.formats.outputs import describe_output
 from tiler.pyramid import halve
-from tiler.sinks.outputs import describe_output
 from tiler.sources.array_source import ArraySource
 
 HEIGHT, WIDTH, FILE_TILE_PX = 26, 35, 64
@@ -310,7 +310,7 @@ def test_what_cannot_be_verified_is_told_before_and_after(tmp_path, stand_in, la
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "jxl"])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, compression):
-    monkeypatch.setattr("tiler.sinks.tile_codec.find_spec", lambda name: None)
+    monkeypatch.setattr("tiler.formats.tile_codec.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=rf"compression={compression} needs imagecodecs. Install .*\[codecs\]"):
         tiler.decode(np.zeros((4, 5, 5)), tiler.Tiff(tmp_path / "a.tif", compression=compression), weights="photo")
 

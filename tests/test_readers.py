@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tiler.sinks.compression import KINDS
-from tiler.sinks.tiff_sink import TiffSink
+from tiler.formats.compression import KINDS
+from tiler.formats.tiff_sink import TiffSink
 from tiler.window import Span, Window
 
 SIZE = (300, 205)

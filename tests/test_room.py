@@ -16,10 +16,10 @@ from small_job import KINDS, CountingModel, make_job, read_result
 
 from tiler import memory
 from tiler.errors import RefusedError, TileError
+from tiler.formats.encoded_sink import EncodedSink
 from tiler.jobs import room
 from tiler.jobs.job import run_job
 from tiler.jobs.journal_file import find_journal
-from tiler.sinks.encoded_sink import EncodedSink
 
 ROOT = Path(__file__).parents[1]
 every_kind = pytest.mark.parametrize("kind", KINDS)

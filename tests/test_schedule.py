@@ -9,12 +9,12 @@ from conftest import RepeatModel, run_serially
 
 from taesd_core.network import Network
 from tiler.errors import InputError, TileError
+from tiler.formats.sink import Sink
 from tiler.jobs.engine import run_tile
 from tiler.jobs.schedule import Tree, build_graph, run_plan
 from tiler.jobs.tasks import SinkTasks
 from tiler.plan import Plan
 from tiler.pyramid import halve, level_shapes
-from tiler.sinks.sink import Sink
 from tiler.sources.array_source import ArraySource
 
 DECODER = Network.decoder(4)

@@ -18,15 +18,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from tiler.errors import InputError, OutputExistsError, TileError
-from tiler.sinks.compression import KINDS
-from tiler.sinks.encoded_sink import count_encoded_bytes
-from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink
-from tiler.sinks.npy_sink import NpySink
-from tiler.sinks.picture_sink import PictureSink
-from tiler.sinks.sink import check_apart, check_output
-from tiler.sinks.tiff_sink import TiffSink
-from tiler.sinks.tile_codec import TileCodec
-from tiler.sinks.zarr_sink import ZarrSink
+from tiler.formats.compression import KINDS
+from tiler.formats.encoded_sink import count_encoded_bytes
+from tiler.formats.latent_sinks import LatentPngSink, SafetensorsSink
+from tiler.formats.npy_sink import NpySink
+from tiler.formats.picture_sink import PictureSink
+from tiler.formats.sink import check_apart, check_output
+from tiler.formats.tiff_sink import TiffSink
+from tiler.formats.tile_codec import TileCodec
+from tiler.formats.zarr_sink import ZarrSink
 from tiler.window import Span, Window
 
 FILE_TILE_PX = 16

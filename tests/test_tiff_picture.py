@@ -285,7 +285,7 @@ def test_a_window_of_one_long_strip_takes_little_memory(tmp_path):
 
 
 def test_a_tiff_that_this_package_wrote_is_read(tmp_path):
-    from tiler.sinks.tiff_sink import TiffSink
+    from tiler.formats.tiff_sink import TiffSink
 
     for compression in ("deflate", "jpeg"):
         sink = TiffSink(tmp_path / f"{compression}.tif", (64, 64, 3), file_tile_px=32, compression=compression)

@@ -16,9 +16,9 @@ import tifffile
 from PIL import Image, ImageCms
 
 from tiler.errors import InputError, OptionError
+from tiler.formats.srgb_profile import srgb_profile
+from tiler.formats.tiff_sink import TiffSink
 from tiler.pyramid import level_shapes
-from tiler.sinks.srgb_profile import srgb_profile
-from tiler.sinks.tiff_sink import TiffSink
 from tiler.window import Span, Window
 
 ROOT = Path(__file__).parents[1]
@@ -121,7 +121,7 @@ def test_a_skeleton_of_100_gigapixels_is_quick_and_small(tmp_path):
     program = """
 import re, sys, time
 import tifffile
-from tiler.sinks.tiff_sink import TiffSink
+from tiler.formats.tiff_sink import TiffSink
 
 def peak_bytes():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024

@@ -21,9 +21,9 @@ from tiler import api
 from tiler.checks.level_check import check_level
 from tiler.checks.window_check import check_window
 from tiler.checks.written_image import open_written_image
+from tiler.formats.outputs import describe_output
+from tiler.formats.tiff_sink import TiffSink
 from tiler.pyramid import halve
-from tiler.sinks.outputs import describe_output
-from tiler.sinks.tiff_sink import TiffSink
 from tiler.sources.array_source import ArraySource
 from tiler.window import Span, Window
 

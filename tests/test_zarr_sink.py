@@ -14,9 +14,9 @@ import pytest
 
 from tiler import files
 from tiler.errors import InputError, OptionError, OutputExistsError, TileError
-from tiler.sinks.sink import check_output
-from tiler.sinks.zarr_shard import ShardCodec, crc32c
-from tiler.sinks.zarr_sink import ZarrSink
+from tiler.formats.sink import check_output
+from tiler.formats.zarr_shard import ShardCodec, crc32c
+from tiler.formats.zarr_sink import ZarrSink
 from tiler.window import Span, Window
 
 SHAPE = (70, 90, 3)
@@ -220,7 +220,7 @@ def test_what_a_kill_left_unfinished_is_not_in_the_image(tmp_path):
     whole = make(tmp_path / "whole.zarr").path
     path = tmp_path / "a.zarr"
     code = (
-        "import os, sys, numpy; from tiler import files; from tiler.sinks.zarr_sink import ZarrSink; "
+        "import os, sys, numpy; from tiler import files; from tiler.formats.zarr_sink import ZarrSink; "
         "from tiler.window import Window; "
         f"sink = ZarrSink({str(path)!r}, {SHAPE}, **{OPTIONS}); files.sync = lambda file: os.kill(os.getpid(), 9); "
         "sink.write(0, Window.whole(32, 32), numpy.zeros((32, 32, 3), 'uint8'))"

@@ -21,15 +21,15 @@ from tiler.errors import (
     TilerError,
     VerificationError,
 )
+from tiler.formats.npy_file import Npy
+from tiler.formats.picture_file import Jpeg, Png, WebP
+from tiler.formats.tiff_file import Tiff
+from tiler.formats.zarr_file import Zarr
 from tiler.latents import Latents
 from tiler.plan import Plan
 from tiler.planning import plan_decode, plan_encode
 from tiler.profile import Profile
 from tiler.report import Report
-from tiler.sinks.npy_file import Npy
-from tiler.sinks.picture_file import Jpeg, Png, WebP
-from tiler.sinks.tiff_file import Tiff
-from tiler.sinks.zarr_file import Zarr
 from tiler.sources.source import Source
 from tiler.window import Span, Window
 

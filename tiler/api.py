@@ -19,6 +19,11 @@ from tiler.checks.verification import Samples, Verification, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.errors import AxesError, OptionError, VerificationError
 from tiler.fields import Fields
+from tiler.formats.compression import DType
+from tiler.formats.latent_file import LatentFile
+from tiler.formats.outputs import OutputFile, check_kind, describe_output
+from tiler.formats.sink import check_apart
+from tiler.formats.tile_codec import check_dtype
 from tiler.jobs.engine import run_tile
 from tiler.jobs.job import Job
 from tiler.jobs.room import check_memory
@@ -44,11 +49,6 @@ from tiler.planning import check_place, find_area, make_plan, tell_memory
 from tiler.profile import Profile
 from tiler.region import Region
 from tiler.report import Report, describe_report, run_and_report
-from tiler.sinks.compression import DType
-from tiler.sinks.latent_file import LatentFile
-from tiler.sinks.outputs import OutputFile, check_kind, describe_output
-from tiler.sinks.sink import check_apart
-from tiler.sinks.tile_codec import check_dtype
 from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
 from tiler.sources.colour import Colour

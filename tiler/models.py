@@ -10,9 +10,9 @@ from taesd_core.load import load_window_model
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
 from tiler.errors import InputError, OptionError
+from tiler.formats.compression import DType
 from tiler.latents import Latents
 from tiler.model import Model
-from tiler.sinks.compression import DType
 
 PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]

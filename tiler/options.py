@@ -15,8 +15,8 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from tiler.errors import OptionError
+from tiler.formats.tile_codec import check_dtype
 from tiler.region import find_window
-from tiler.sinks.tile_codec import check_dtype
 
 Rule = Callable[[str, Any], Any]
 P = ParamSpec("P")

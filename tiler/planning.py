@@ -6,6 +6,9 @@ from typing import TypedDict
 
 from tiler import options
 from tiler.errors import OptionError
+from tiler.formats.latent_file import LatentFile
+from tiler.formats.outputs import OutputFile, describe_output
+from tiler.formats.sink import check_output
 from tiler.jobs.journal_file import find_begun, find_journal
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes, format_bytes
@@ -13,9 +16,6 @@ from tiler.model import Network
 from tiler.models import PathLike, find_convention, find_network
 from tiler.plan import Plan
 from tiler.region import Region, find_window
-from tiler.sinks.latent_file import LatentFile
-from tiler.sinks.outputs import OutputFile, describe_output
-from tiler.sinks.sink import check_output
 from tiler.sources.colour import Colour
 from tiler.sources.edges import EdgePadded
 from tiler.sources.opening import Openable, open_image

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.sinks.sink import Piece, Sink, Written
+from tiler.formats.sink import Piece, Sink, Written
 from tiler.sources.source import Source
 from tiler.window import Window
 

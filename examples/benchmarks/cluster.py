@@ -58,10 +58,10 @@ def decode(folder: Path, count: int, side: int, seconds: float) -> float:
     from distributed import Client, LocalCluster
 
     from taesd_core.network import Network
+    from tiler.formats.tiff_file import Tiff
     from tiler.jobs.cluster import Cluster
     from tiler.jobs.job import Job, run_job
     from tiler.plan import Plan
-    from tiler.sinks.tiff_file import Tiff
     from tiler.sources.npy_source import NpySource
 
     path = folder / "latents.npy"

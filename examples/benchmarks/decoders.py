@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from measure import Worker, available_cores
 from taesd_core.checkpoint import Checkpoint, load_checkpoint
 from taesd_core.variants import find_weights
+from tiler.formats.sink import Sink
 from tiler.model import Ends, Network
-from tiler.sinks.sink import Sink
 from tiler.window import Window
 
 Decode = Callable[..., NDArray[Any]]

@@ -150,15 +150,15 @@ def decode_parts(
 ) -> tuple[int, int, int, float]:
     """Decode with the parts of the engine, so that the decoder can be the stand-in and the sink none."""
     from taesd_core.variants import find_weights
+    from tiler.formats.npy_sink import NpySink
+    from tiler.formats.planned_file import choose_file_tile
+    from tiler.formats.tiff_sink import TiffSink
     from tiler.jobs.engine import run_tile
     from tiler.jobs.schedule import run_plan
     from tiler.jobs.statistics import prepare_model
     from tiler.models import load_model
     from tiler.planning import plan_decode
     from tiler.pyramid import level_shapes
-    from tiler.sinks.npy_sink import NpySink
-    from tiler.sinks.planned_file import choose_file_tile
-    from tiler.sinks.tiff_sink import TiffSink
     from tiler.sources.array_source import ArraySource
     from tiler.sources.upscale import Upscaled
 

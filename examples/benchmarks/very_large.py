@@ -60,12 +60,12 @@ def main(counts: tuple[int, ...], gigapixels: float, folder: Path, chart: Path) 
 def run_tiles(folder: Path, side: int) -> dict[str, float]:
     """Run a job of ``side`` × ``side`` tiles; return what was measured."""
     from taesd_core.network import Network
+    from tiler.formats.tiff_file import Tiff
     from tiler.jobs import journal as journal_module
     from tiler.jobs.job import Job, run_job
     from tiler.jobs.schedule import Tree, build_graph
     from tiler.jobs.tasks import SinkTasks
     from tiler.plan import Plan
-    from tiler.sinks.tiff_file import Tiff
 
     size = side * TILE_PX // 8
     plan = Plan(Network.decoder(4), size, size, TILE_PX // 8)
@@ -98,7 +98,7 @@ def run_tiles(folder: Path, side: int) -> dict[str, float]:
 
 def make_skeleton(gigapixels: float) -> tuple[float, int, int]:
     """Make the empty file of an image; return seconds, bytes, and its tiles."""
-    from tiler.sinks.tiff_sink import TiffSink
+    from tiler.formats.tiff_sink import TiffSink
 
     side = round((gigapixels * 1e9) ** 0.5)
     with tempfile.TemporaryDirectory() as folder:

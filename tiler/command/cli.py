@@ -11,9 +11,9 @@ from tiler.command.failures import Group
 from tiler.command.weights_cli import weights
 
 if TYPE_CHECKING:
+    from tiler.formats.outputs import OutputFile
     from tiler.latents import Latents
     from tiler.region import Region
-    from tiler.sinks.outputs import OutputFile
 
 
 def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -256,7 +256,7 @@ def preview(latents: "Latents", output: Path, weights: str | None, size_px: int,
     from tiler import api
     from tiler.command.preview_file import check_picture, save_picture
     from tiler.command.progress import tell_lines
-    from tiler.sinks.sink import check_apart
+    from tiler.formats.sink import check_apart
 
     output = check_picture(output, overwrite=overwrite)
     check_apart(output, {"latents": latents.data, "weights": weights})
@@ -284,7 +284,7 @@ def plan(
 ) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
     from tiler import planning
-    from tiler.sinks.tiff_file import Tiff
+    from tiler.formats.tiff_file import Tiff
 
     output = Tiff("image.tif", file_tile_px=file_tile_px)
     click.echo(planning.plan_decode(latents, output, weights=weights, region=region, **resources).summary())
@@ -335,9 +335,9 @@ def _connect(scheduler: str | None) -> AbstractContextManager[Any]:
 def _check_output(path: Path, conduct: dict[str, bool], **inputs: object) -> None:
     """Refuse what the run would refuse."""
     from tiler.errors import OutputExistsError
+    from tiler.formats.sink import check_apart, find_part
     from tiler.jobs.journal_file import find_begun
     from tiler.planning import check_place
-    from tiler.sinks.sink import check_apart, find_part
 
     overwrite, resume = conduct["overwrite"], conduct["resume"]
     check_apart(path, inputs)

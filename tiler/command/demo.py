@@ -13,11 +13,11 @@ import numpy as np
 from tiler.api import decode, encode
 from tiler.command.demo_picture import DemoPicture
 from tiler.errors import OptionError
+from tiler.formats.sink import check_output
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
 from tiler.phase import Phase
 from tiler.report import Report
-from tiler.sinks.sink import check_output
 from tiler.sources.source import Source
 from tiler.window import Span, Window
 

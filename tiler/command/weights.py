@@ -10,8 +10,8 @@ from taesd_core.load import quiet_start
 from taesd_core.variants import KNOWN, VARIANTS, Variant, find_local, list_fitting
 from tiler import files
 from tiler.errors import InputError, OptionError
+from tiler.formats.sink import check_apart, check_output
 from tiler.models import PathLike, find_checkpoint, read_checkpoint
-from tiler.sinks.sink import check_apart, check_output
 
 PARTS: tuple[Part, ...] = ("decoder", "encoder")
 EXPORTS = (".onnx", ".keras")

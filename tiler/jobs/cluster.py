@@ -36,9 +36,9 @@ from tiler.sources.fingerprint import fingerprint_source
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+    from tiler.formats.sink import Sink, Written
     from tiler.jobs.job import Job
     from tiler.jobs.journal import Journal
-    from tiler.sinks.sink import Sink, Written
 
 CONNECT_SECONDS = 30
 LOOK_SECONDS = 60

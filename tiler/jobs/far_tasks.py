@@ -15,6 +15,8 @@ from typing import Any
 
 from tiler.errors import InputError, TileError
 from tiler.fields import find_version
+from tiler.formats.planned_file import PlannedFile
+from tiler.formats.sink import Piece, Written
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal_file import JournalReader, find_journal, read_identity
 from tiler.jobs.kept import check_batch
@@ -24,8 +26,6 @@ from tiler.model import Model
 from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.pyramid import Task, halve, level_window
-from tiler.sinks.planned_file import PlannedFile
-from tiler.sinks.sink import Piece, Written
 from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 

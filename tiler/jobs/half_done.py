@@ -5,10 +5,10 @@ from pathlib import Path
 from tiler import files
 from tiler.errors import InputError, OutputExistsError
 from tiler.fields import Fields, find_difference
+from tiler.formats.sink import Piece, check_output, find_part
 from tiler.jobs.journal_file import COMPLETE, FORMAT, JournalFile, is_taken_back
 from tiler.plan import Plan
 from tiler.pyramid import Task
-from tiler.sinks.sink import Piece, check_output, find_part
 
 
 class HalfDone:

@@ -9,6 +9,8 @@ from typing import Protocol
 from tiler import files
 from tiler.errors import ChangedError
 from tiler.fields import Fields, find_version
+from tiler.formats.planned_file import PlannedFile
+from tiler.formats.sink import Sink
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal import Journal
 from tiler.jobs.journal_file import FORMAT
@@ -21,8 +23,6 @@ from tiler.model import Model
 from tiler.phase import LOG, say_count
 from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
-from tiler.sinks.planned_file import PlannedFile
-from tiler.sinks.sink import Sink
 from tiler.sources.fingerprint import fingerprint_source
 from tiler.sources.source import Source
 

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from tiler import files
 from tiler.errors import ChangedError, TileError
 from tiler.fields import Fields
+from tiler.formats.sink import Piece, Sink, find_part
+from tiler.formats.skeleton import restore_skeleton
 from tiler.jobs.half_done import HalfDone
 from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, find_journal
 from tiler.jobs.kept import Check, find_damaged
 from tiler.jobs.quarters import Quarters
 from tiler.plan import Plan
 from tiler.pyramid import Task, find_children, find_parent, halve, level_window
-from tiler.sinks.sink import Piece, Sink, find_part
-from tiler.sinks.skeleton import restore_skeleton
 
 if TYPE_CHECKING:
     from tiler.jobs.schedule import Progress

@@ -30,8 +30,8 @@ from uuid import uuid4
 from tiler import files
 from tiler.errors import OutputExistsError
 from tiler.fields import Fields
+from tiler.formats.skeleton import Skeleton, pack_skeleton, unpack_skeleton
 from tiler.pyramid import Task
-from tiler.sinks.skeleton import Skeleton, pack_skeleton, unpack_skeleton
 
 FORMAT = 2
 """Journals of format 1 noted neither places nor checksums."""
@@ -49,7 +49,7 @@ class JournalFile:
         created: whether it was not there before.
         format: of the journal; None when it has no whole header, and so nothing is finished.
         fields: what job it tells of; None without a header.
-        skeleton: what the part holds besides pixels; see ``tiler.sinks.skeleton``.
+        skeleton: what the part holds besides pixels; see ``tiler.formats.skeleton``.
         entries: what it says is finished, in order.
         n_lost: lines that are not believed.
         identity: what no two jobs share; it stays when one is gone on with.

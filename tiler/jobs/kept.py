@@ -10,11 +10,11 @@ from contextlib import closing
 from errno import EIO
 from typing import TYPE_CHECKING
 
+from tiler.formats.sink import Piece, Sink, Written
 from tiler.jobs.tasks import Writable
 from tiler.phase import Phase
 from tiler.plan import Plan
 from tiler.pyramid import Task, level_window
-from tiler.sinks.sink import Piece, Sink, Written
 
 if TYPE_CHECKING:
     from tiler.jobs.schedule import Progress

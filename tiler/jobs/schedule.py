@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from tiler.formats.sink import Piece
 from tiler.jobs.tasks import Quarter, SinkTasks, Tasks, Writable
 from tiler.phase import Phase
 from tiler.plan import Plan, Tile
 from tiler.pyramid import Task, find_children, find_parent
-from tiler.sinks.sink import Piece
 
 if TYPE_CHECKING:
     from tiler.jobs.journal import Journal

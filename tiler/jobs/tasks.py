@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler.formats.sink import Piece, Written
 from tiler.plan import Plan, Tile
 from tiler.pyramid import Task, halve, level_window
-from tiler.sinks.sink import Piece, Written
 from tiler.window import Window
 
 Quarter = NDArray[np.uint8]

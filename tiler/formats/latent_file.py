@@ -12,16 +12,16 @@ import numpy as np
 from taesd_core.safetensors_file import HEADER_LIMIT_BYTES
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.formats.encoded_sink import count_encoded_bytes
+from tiler.formats.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
+from tiler.formats.npy_sink import NpySink
+from tiler.formats.outputs import check_kind
+from tiler.formats.picture_sink import check_metadata
+from tiler.formats.planned_file import PathLike, PlannedFile
+from tiler.formats.strided_sink import StridedSink, count_bytes
 from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
-from tiler.sinks.encoded_sink import count_encoded_bytes
-from tiler.sinks.latent_sinks import LatentPngSink, SafetensorsSink, check_png_shape
-from tiler.sinks.npy_sink import NpySink
-from tiler.sinks.outputs import check_kind
-from tiler.sinks.picture_sink import check_metadata
-from tiler.sinks.planned_file import PathLike, PlannedFile
-from tiler.sinks.strided_sink import StridedSink, count_bytes
 from tiler.sources.metadata import EXIF_NAME
 
 MOST_METADATA_BYTES = HEADER_LIMIT_BYTES - 100_000

@@ -28,14 +28,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError, OptionError, TileError
+from tiler.formats.compression import Compression
+from tiler.formats.ome_xml import write_ome_xml
+from tiler.formats.resolution import Resolution
+from tiler.formats.sink import Piece, Sink, Written, check_rgb, check_whole, cut, find_squares
+from tiler.formats.srgb_profile import srgb_profile
+from tiler.formats.tiff_tables import Tables, list_pages, list_places, round_up
+from tiler.formats.tile_codec import TileCodec
 from tiler.pyramid import level_shapes
-from tiler.sinks.compression import Compression
-from tiler.sinks.ome_xml import write_ome_xml
-from tiler.sinks.resolution import Resolution
-from tiler.sinks.sink import Piece, Sink, Written, check_rgb, check_whole, cut, find_squares
-from tiler.sinks.srgb_profile import srgb_profile
-from tiler.sinks.tiff_tables import Tables, list_pages, list_places, round_up
-from tiler.sinks.tile_codec import TileCodec
 from tiler.window import Window
 
 Layout = Literal["pages", "ome"]

@@ -28,10 +28,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError, TileError
+from tiler.formats.ome_zarr import write_array, write_group
+from tiler.formats.sink import Piece, Sink, Written, check_output, check_rgb, check_whole, cut, find_old, find_squares
+from tiler.formats.zarr_shard import ShardCodec, ZarrCompression
 from tiler.pyramid import level_shapes
-from tiler.sinks.ome_zarr import write_array, write_group
-from tiler.sinks.sink import Piece, Sink, Written, check_output, check_rgb, check_whole, cut, find_old, find_squares
-from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
 from tiler.window import Window
 
 _UNFINISHED = ".unfinished-"

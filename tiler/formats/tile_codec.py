@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler.errors import OptionError
-from tiler.sinks.compression import KINDS, Compression, DType
+from tiler.formats.compression import KINDS, Compression, DType
 
 
 class TileCodec:

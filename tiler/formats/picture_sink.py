@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler.errors import OptionError
+from tiler.formats.encoded_sink import Appended, EncodedSink
+from tiler.formats.png_writer import is_keyword, write_png
+from tiler.formats.resolution import Resolution
+from tiler.formats.sink import check_rgb
+from tiler.formats.srgb_profile import srgb_profile
+from tiler.formats.tile_codec import check_dtype
 from tiler.metadata import Metadata
 from tiler.phase import Phase
-from tiler.sinks.encoded_sink import Appended, EncodedSink
-from tiler.sinks.png_writer import is_keyword, write_png
-from tiler.sinks.resolution import Resolution
-from tiler.sinks.sink import check_rgb
-from tiler.sinks.srgb_profile import srgb_profile
-from tiler.sinks.tile_codec import check_dtype
 from tiler.sources.input_file import printable
 from tiler.window import Span
 

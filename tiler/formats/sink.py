@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tiler import files
 from tiler.errors import InputError, OptionError, OutputExistsError
-from tiler.sinks.skeleton import Skeleton
+from tiler.formats.skeleton import Skeleton
 from tiler.window import Window
 
 BESIDE = (".part", ".part.journal", ".part.quarters", ".part.encoded", ".part.old")

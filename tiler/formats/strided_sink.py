@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError, OptionError
-from tiler.sinks.sink import Piece, Sink, Written, check_window
+from tiler.formats.sink import Piece, Sink, Written, check_window
 from tiler.window import Span, Window
 
 STRIP_BYTES = 2**22

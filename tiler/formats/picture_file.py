@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from tiler.fields import Fields
+from tiler.formats.compression import DType
+from tiler.formats.encoded_sink import count_encoded_bytes
+from tiler.formats.picture_sink import LIMITS, PictureFormat, PictureSink, check_dpi, check_metadata, check_picture
+from tiler.formats.planned_file import PathLike, PlannedFile, check_lossless
+from tiler.formats.resolution import Resolution
+from tiler.formats.strided_sink import count_bytes
 from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
-from tiler.sinks.compression import DType
-from tiler.sinks.encoded_sink import count_encoded_bytes
-from tiler.sinks.picture_sink import LIMITS, PictureFormat, PictureSink, check_dpi, check_metadata, check_picture
-from tiler.sinks.planned_file import PathLike, PlannedFile, check_lossless
-from tiler.sinks.resolution import Resolution
-from tiler.sinks.strided_sink import count_bytes
 
 
 @dataclass(frozen=True, slots=True)

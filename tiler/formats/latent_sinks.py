@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tiler import files
 from tiler.errors import OptionError
-from tiler.sinks.encoded_sink import Appended, EncodedSink
-from tiler.sinks.png_writer import SIGNATURE
-from tiler.sinks.sink import Piece
-from tiler.sinks.strided_sink import StridedSink
+from tiler.formats.encoded_sink import Appended, EncodedSink
+from tiler.formats.png_writer import SIGNATURE
+from tiler.formats.sink import Piece
+from tiler.formats.strided_sink import StridedSink
 from tiler.sources.metadata import EXIF_NAME
 from tiler.window import Window
 

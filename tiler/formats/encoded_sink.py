@@ -19,9 +19,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError
-from tiler.sinks.npy_sink import NpySink
-from tiler.sinks.sink import Piece
-from tiler.sinks.strided_sink import count_bytes
+from tiler.formats.npy_sink import NpySink
+from tiler.formats.sink import Piece
+from tiler.formats.strided_sink import count_bytes
 from tiler.window import Window
 
 

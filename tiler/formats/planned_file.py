@@ -8,9 +8,9 @@ from typing import Protocol
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.formats.sink import Sink
 from tiler.metadata import Metadata
 from tiler.plan import Plan
-from tiler.sinks.sink import Sink
 
 PathLike = str | os.PathLike[str]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tiler.sinks.zarr_shard import ShardCodec
+from tiler.formats.zarr_shard import ShardCodec
 
 CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 """Names and colours, so that viewers show a colour picture."""

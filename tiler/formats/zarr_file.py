@@ -8,22 +8,22 @@ from typing import ClassVar
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.formats import zarr_sink
+from tiler.formats.compression import DType
+from tiler.formats.planned_file import PathLike, PlannedFile, choose_file_tile, choose_step
+from tiler.formats.resolution import Resolution
+from tiler.formats.tile_codec import check_dtype
+from tiler.formats.zarr_shard import ShardCodec, ZarrCompression
+from tiler.formats.zarr_sink import ZarrSink
 from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
-from tiler.sinks import zarr_sink
-from tiler.sinks.compression import DType
-from tiler.sinks.planned_file import PathLike, PlannedFile, choose_file_tile, choose_step
-from tiler.sinks.resolution import Resolution
-from tiler.sinks.tile_codec import check_dtype
-from tiler.sinks.zarr_shard import ShardCodec, ZarrCompression
-from tiler.sinks.zarr_sink import ZarrSink
 
 
 @dataclass(frozen=True, slots=True)
 class Zarr:
-    """An OME-Zarr 0.5, a folder; see ``tiler.sinks.zarr_sink``."""
+    """An OME-Zarr 0.5, a folder; see ``tiler.formats.zarr_sink``."""
 
     path: PathLike
     """Its name."""

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from tiler.errors import OptionError
+from tiler.formats.compression import DType
+from tiler.formats.npy_sink import NpySink
+from tiler.formats.planned_file import PathLike, PlannedFile
+from tiler.formats.strided_sink import count_bytes
+from tiler.formats.tile_codec import check_dtype
 from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
-from tiler.sinks.compression import DType
-from tiler.sinks.npy_sink import NpySink
-from tiler.sinks.planned_file import PathLike, PlannedFile
-from tiler.sinks.strided_sink import count_bytes
-from tiler.sinks.tile_codec import check_dtype
 
 
 @dataclass(frozen=True, slots=True)
 class Npy:
-    """A ``.npy`` file, to be memory-mapped; see ``tiler.sinks.npy_sink``."""
+    """A ``.npy`` file, to be memory-mapped; see ``tiler.formats.npy_sink``."""
 
     path: PathLike
     """Its name."""

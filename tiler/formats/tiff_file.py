@@ -6,16 +6,16 @@ from pathlib import Path
 
 from tiler.errors import OptionError
 from tiler.fields import Fields
+from tiler.formats import tiff_sink
+from tiler.formats.compression import KINDS, Compression, DType
+from tiler.formats.planned_file import PathLike, PlannedFile, check_lossless, choose_file_tile, choose_step
+from tiler.formats.resolution import Resolution
+from tiler.formats.tiff_sink import Layout, TiffSink
+from tiler.formats.tile_codec import TileCodec
 from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
 from tiler.pyramid import level_shapes
-from tiler.sinks import tiff_sink
-from tiler.sinks.compression import KINDS, Compression, DType
-from tiler.sinks.planned_file import PathLike, PlannedFile, check_lossless, choose_file_tile, choose_step
-from tiler.sinks.resolution import Resolution
-from tiler.sinks.tiff_sink import Layout, TiffSink
-from tiler.sinks.tile_codec import TileCodec
 
 TIFF_ENDINGS = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
 """What names of TIFFs end in; the last three mean BigTIFF, which all of ours are."""
@@ -27,7 +27,7 @@ QUALITY = 90
 
 @dataclass(frozen=True, slots=True)
 class Tiff:
-    """A tiled BigTIFF; see ``tiler.sinks.tiff_sink``.
+    """A tiled BigTIFF; see ``tiler.formats.tiff_sink``.
 
     Example:
         >>> import tiler

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from tiler.sinks.strided_sink import StridedSink
+from tiler.formats.strided_sink import StridedSink
 
 
 class NpySink(StridedSink):

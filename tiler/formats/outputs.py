@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tiler.errors import OptionError
-from tiler.sinks.npy_file import Npy
-from tiler.sinks.picture_file import Jpeg, Png, WebP
-from tiler.sinks.planned_file import PathLike
-from tiler.sinks.tiff_file import TIFF_ENDINGS, Tiff
-from tiler.sinks.zarr_file import Zarr
+from tiler.formats.npy_file import Npy
+from tiler.formats.picture_file import Jpeg, Png, WebP
+from tiler.formats.planned_file import PathLike
+from tiler.formats.tiff_file import TIFF_ENDINGS, Tiff
+from tiler.formats.zarr_file import Zarr
 
 OutputFile = Tiff | Npy | Zarr | Png | Jpeg | WebP
 """What ``decode`` writes."""

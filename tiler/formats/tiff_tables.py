@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler import files
-from tiler.sinks.sink import Piece
+from tiler.formats.sink import Piece
 
 
 @dataclass(frozen=True, slots=True)

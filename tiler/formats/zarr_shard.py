@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import OptionError
-from tiler.sinks.tile_codec import check_dtype, fill_tile
+from tiler.formats.tile_codec import check_dtype, fill_tile
 
 ZarrCompression = Literal["deflate", "zstd", "none"]
 ABSENT = (2**64 - 1, 2**64 - 1)
