@@ -25,7 +25,7 @@ class Reach:
     """One axis of a map."""
 
     start: int
-    """Of what is computed, a multiple of four; 0 is where the window begins."""
+    """Of what is computed, a multiple of four; 0 is where the image begins."""
     stop: int
     """Likewise."""
     begin: int

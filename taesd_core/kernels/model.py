@@ -57,31 +57,39 @@ class KernelModel:
         model._build()
         return model
 
-    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
-        """Return exactly the pixels that ``window`` determines: it less the halo on each side that is no border."""
-        network = self.network
-        kept = [
-            ((0 if low else network.halo), length // network.scale_in - (0 if high else network.halo))
-            for length, (low, high) in zip(window.shape, borders, strict=False)
-        ]
-        (top, bottom), (left, right) = ([each * network.scale_out for each in axis] for axis in kept)
-        image = np.empty((bottom - top, right - left, network.channels_out), KINDS[self._output])
+    def __call__(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice] | None = None,
+        origin: tuple[int, int] = (0, 0),
+    ) -> NDArray[Any]:  # fmt: skip
+        """Return pixels that ``window`` determines: of it less the halo on each side that is no border.
+
+        Args:
+            window: (height, width, channels) float32: latents, about [-3, 3], or pixels in [0, 1].
+            borders: which of its sides are borders of the image.
+            crop: which part of what it determines, output px; all of it without. Only that is computed.
+            origin: where the window begins in the image, latent px. All tiles of 4 × 4 lie on the image, so that
+                windows that begin at different places differ in no more than roundings near their margins.
+
+        Raises:
+            OverflowError: a map of the network is not finite.
+        """
+        spans, kept = self._place(self.network, window, borders, crop, origin)
+        (top, bottom), (left, right) = kept
+        image = np.empty((bottom - top, right - left, self.network.channels_out), KINDS[self._output])
         with self._memories.borrow() as memory:
-            self._run(window, borders, ((top, bottom), (left, right)), memory, image)
+            self._run(window, spans, borders, kept, memory, image)
         return image
 
-    def gather(self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice]) -> Moments:
-        """Return what the part ``crop`` of what a window determines adds to the statistics of the next pass."""
+    def gather(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice] | None = None,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Moments:  # fmt: skip
+        """Return what a part of what a window determines adds to the statistics of the next pass; see ``__call__``."""
         each = self.network.passes[len(self._norms)]
         groups = each.layers[-1].norm_groups  # type: ignore[union-attr]
-        kept = []
-        for length, (low, high), part in zip(window.shape, borders, crop, strict=False):
-            first = 0 if low else each.halo
-            size = length // each.scale_in - first - (0 if high else each.halo)
-            start, stop, _ = part.indices(size * each.scale_out)
-            kept.append((first * each.scale_out + start, first * each.scale_out + stop))
+        spans, kept = self._place(each, window, borders, crop, origin)
         with self._memories.borrow() as memory:
-            x = self._run(window, borders, (kept[0], kept[1]), memory)
+            x = self._run(window, spans, borders, kept, memory)
             assert x is not None
             (top, bottom), (left, right) = kept
             shape = x.data, x.at(top, left), x.row, x.channels, bottom - top, right - left
@@ -97,12 +105,36 @@ class KernelModel:
             raise OverflowError(f"What a group norm must square is beyond {LARGEST['float32']:.3g}. {USE_OTHERS}")
         return moments
 
+    @staticmethod
+    def _place(
+        network: Network, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice] | None,
+        origin: tuple[int, int],
+    ) -> tuple[Kept, Kept]:  # fmt: skip
+        """Return where the window and what is kept of the output lie, px of input and output from the image's corner.
+
+        Raises:
+            ValueError: nothing is kept.
+        """
+        spans, kept = [], []
+        for length, (low, high), start, part in zip(
+            window.shape, borders, origin, crop or (slice(None), slice(None)), strict=False
+        ):
+            spans.append((start * network.scale_in, start * network.scale_in + length))
+            first = 0 if low else network.halo
+            size = length // network.scale_in - first - (0 if high else network.halo)
+            begin, end, step = part.indices(max(size, 0) * network.scale_out)
+            if begin >= end or step != 1:
+                raise ValueError(f"Nothing is kept of a window: length={length} px, borders={low, high}, crop={part}.")
+            offset = (start + first) * network.scale_out
+            kept.append((offset + begin, offset + end))
+        return (spans[0], spans[1]), (kept[0], kept[1])
+
     def _run(
-        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], kept: Kept, memory: Memory,
+        self, window: NDArray[np.float32], spans: Kept, borders: tuple[Ends, Ends], kept: Kept, memory: Memory,
         image: NDArray[Any] | None = None,
     ) -> Map | None:  # fmt: skip
         """Run all steps; return the last map, or fill the image that the last step makes."""
-        run = Run(self._steps, window.shape, borders, kept, self._n_threads, self._pool, memory)
+        run = Run(self._steps, spans, borders, kept, self._n_threads, self._pool, memory)
         x: Map | None = run.enter(window, clamped=self._clamped)
         for segment in find_segments(self._steps):
             assert x is not None, "Only the last segment makes the image."

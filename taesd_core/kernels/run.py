@@ -25,7 +25,9 @@ from taesd_core.kernels.vectors import lanes
 
 Ends = tuple[bool, bool]
 Kept = tuple[tuple[int, int], tuple[int, int]]
-"""What is kept of the last map, rows and columns."""
+"""What is kept of the last map, rows and columns, px counted from the corner of the image."""
+Edges = tuple[int | None, int | None]
+"""Where a map begins and ends with the image along one axis; None where the window ends before."""
 BAND_BYTES = 48_000_000
 """Most of a map between two steps; what is larger is made in bands of rows."""
 SHORTEST_BAND = 64
@@ -48,24 +50,41 @@ def find_segments(steps: Sequence[Step]) -> Iterator[range]:
         yield range(start, len(steps))
 
 
-def find_reaches(steps: Sequence[Step], sizes: Sequence[int | None], kept: tuple[int, int]) -> list[Reach]:
+def find_edges(steps: Sequence[Step], start: int, stop: int, ends: Ends) -> list[Edges]:
+    """Return where each map ends with the image along one axis.
+
+    Args:
+        steps: between the maps.
+        start: of the window, px of the input counted from the corner of the image.
+        stop: likewise.
+        ends: whether these are borders of the image.
+    """
+    spans = [(start, stop)]
+    for step in steps:
+        n_out, n_in = step.ratio
+        spans.append((spans[-1][0] * n_out // n_in, spans[-1][1] * n_out // n_in))
+    low, high = ends
+    return [(first if low else None, last if high else None) for first, last in spans]
+
+
+def find_reaches(steps: Sequence[Step], edges: Sequence[Edges], kept: tuple[int, int]) -> list[Reach]:
     """Return what is made of each map along one axis, the input's first.
 
     Args:
         steps: between the maps.
-        sizes: where each map ends with the image; None where the window ends before.
+        edges: of the maps.
         kept: what is needed of the last map.
     """
     reaches = []
     start, stop = kept
     for number in range(len(steps), -1, -1):
-        size = sizes[number]
-        start, stop = max(start, 0), stop if size is None else min(stop, size)
+        first, last = edges[number]
+        start, stop = start if first is None else max(start, first), stop if last is None else min(stop, last)
         low, high = start // SIDE * SIDE, -(-stop // SIDE) * SIDE
         step = steps[number - 1] if number else None
         begin, end = start, stop
         if step is not None and step.in_tiles:
-            begin, end = low, high if size is None else min(high, size)
+            begin, end = low if first is None else max(low, first), high if last is None else min(high, last)
         reaches.append(Reach(low, high, begin, end, (start, stop)))
         if step is not None:
             start, stop = step.needs(start, stop)
@@ -77,7 +96,7 @@ class Run:
 
     Args:
         steps: all of them.
-        shape: of the window.
+        spans: of the window, px of the input counted from the corner of the image.
         borders: which of its sides are borders of the image.
         kept: what is kept of the last map.
         n_threads: of which this is one.
@@ -86,20 +105,14 @@ class Run:
     """
 
     def __init__(
-        self, steps: Sequence[Step], shape: Sequence[int], borders: tuple[Ends, Ends], kept: Kept, n_threads: int,
+        self, steps: Sequence[Step], spans: Kept, borders: tuple[Ends, Ends], kept: Kept, n_threads: int,
         pool: ThreadPoolExecutor, memory: Memory,
     ) -> None:  # fmt: skip
-        self._steps, self._kept, self._memory = steps, kept, memory
+        self._steps, self._spans, self._kept, self._memory = steps, spans, kept, memory
         self._n_threads, self._pool = n_threads, pool
-        self._sizes = []
-        for length, (_, high), axis in zip(shape, borders, kept, strict=False):
-            sizes = [length]
-            for step in steps:
-                sizes.append(sizes[-1] * step.ratio[0] // step.ratio[1])
-            assert 0 <= axis[0] < axis[1] <= sizes[-1], (axis, sizes)
-            self._sizes.append(sizes if high else [None] * len(sizes))
+        self._edges = [find_edges(steps, *span, ends) for span, ends in zip(spans, borders, strict=True)]
         self._rows, self._columns = (
-            find_reaches(steps, sizes, axis) for sizes, axis in zip(self._sizes, kept, strict=True)
+            find_reaches(steps, edges, axis) for edges, axis in zip(self._edges, kept, strict=True)
         )
         n_scratch = max(step.scratch_size for step in steps)
         self._works = [Work(memory.take(n_scratch), np.zeros(lanes(), np.float32)) for _ in range(n_threads)]
@@ -120,8 +133,15 @@ class Run:
         x = Map(self._memory.take(Map.size(rows, columns, channels)), rows, columns, channels)
         inner = x.array()
         inner[...] = 0
-        part = window[rows.start : rows.stop, columns.start : columns.stop]
-        inner[1 : 1 + part.shape[0], 1 : 1 + part.shape[1]] = part
+        (top, bottom), (left, right) = (
+            (max(span[0], reach.start), min(span[1], reach.stop))
+            for span, reach in zip(self._spans, (rows, columns), strict=True)
+        )
+        at_row, at_column = top - rows.start + 1, left - columns.start + 1
+        (first, _), (start, _) = self._spans
+        inner[at_row : at_row + bottom - top, at_column : at_column + right - left] = window[
+            top - first : bottom - first, left - start : right - start
+        ]
         if clamped:
             clamp(inner.reshape(-1))
         return x
@@ -149,8 +169,8 @@ class Run:
         self, x: Map, steps: Sequence[Step], first_step: int, band: tuple[int, int], columns: Sequence[Reach],
         out: Map | None, image: NDArray[Any] | None,
     ) -> None:  # fmt: skip
-        sizes = self._sizes[0][first_step : first_step + len(steps) + 1]
-        rows = find_reaches(steps, sizes, band)
+        edges = self._edges[0][first_step : first_step + len(steps) + 1]
+        rows = find_reaches(steps, edges, band)
         last_use = {place: number for number, step in enumerate(steps) for place in (number, number - step.skip)}
         maps = [x]
         for number, step in enumerate(steps):
