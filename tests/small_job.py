@@ -17,7 +17,7 @@ from tiler.formats.zarr_file import Zarr
 from tiler.jobs.job import Job, run_job
 from tiler.plan import Plan
 from tiler.sources.array_source import ArraySource
-from tiler.sources.fingerprint import fingerprint_source
+from tiler.sources.source import fingerprint_source
 
 TILE_PX = 64
 KINDS = ["npy", "deflate", "none", "jpeg"]

@@ -32,7 +32,7 @@ from tiler.jobs.journal import Journal
 from tiler.jobs.journal_file import find_journal, parse
 from tiler.profile import Profile
 from tiler.pyramid import find_parent
-from tiler.sources.fingerprint import fingerprint_source
+from tiler.sources.source import fingerprint_source
 
 pytest.importorskip("distributed")
 

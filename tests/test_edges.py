@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tiler.errors import OptionError
 from tiler.sources.array_source import ArraySource
-from tiler.sources.edges import EdgePadded
+from tiler.sources.positions import EdgePadded
 from tiler.window import Span, Window
 
 

@@ -10,10 +10,11 @@ from PIL import Image
 
 from tiler.sources import fingerprint
 from tiler.sources.array_source import ArraySource
-from tiler.sources.edges import EdgePadded
-from tiler.sources.fingerprint import fingerprint_array, fingerprint_file, fingerprint_source, spread
+from tiler.sources.fingerprint import fingerprint_array, fingerprint_file, spread
 from tiler.sources.npy_source import NpySource
 from tiler.sources.opening import open_image, open_latents
+from tiler.sources.positions import EdgePadded
+from tiler.sources.source import fingerprint_source
 from tiler.sources.upscale import Upscaled
 from tiler.window import Window
 

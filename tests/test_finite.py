@@ -8,10 +8,10 @@ import pytest
 from taesd_core.network import Network
 from tiler.errors import OptionError
 from tiler.plan import Plan
-from tiler.sources import finite
+from tiler.sources import ranges
 from tiler.sources.array_source import ArraySource
-from tiler.sources.fingerprint import fingerprint_source
-from tiler.sources.finite import Finite, Replaced, treat_nonfinite
+from tiler.sources.ranges import Finite, Replaced, treat_nonfinite
+from tiler.sources.source import fingerprint_source
 from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
 
@@ -57,7 +57,7 @@ def test_places_are_those_of_the_whole_and_not_of_the_window():
 
 
 def test_memory_for_places_is_bounded(monkeypatch):
-    monkeypatch.setattr(finite, "MOST_PLACES", 100)
+    monkeypatch.setattr(ranges, "MOST_PLACES", 100)
     replaced = Replaced()
     Finite(ArraySource(np.full((40, 30, 4), np.nan, np.float32), 4), replaced).read(Window.whole(40, 30))
     assert len(replaced) == 100

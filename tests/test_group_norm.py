@@ -18,7 +18,7 @@ from tiler.jobs.engine import run_tile
 from tiler.jobs.statistics import gather_statistics, prepare_model
 from tiler.plan import Plan
 from tiler.sources.array_source import ArraySource
-from tiler.sources.wrap import Wrapped
+from tiler.sources.positions import Wrapped
 
 torch = pytest.importorskip("torch")
 

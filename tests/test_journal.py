@@ -19,8 +19,8 @@ from tiler.fields import find_difference
 from tiler.jobs import journal as journal_module
 from tiler.jobs.job import run_job
 from tiler.jobs.journal_file import JournalReader, find_journal, make_line, parse, read_identity
-from tiler.sources.fingerprint import fingerprint_source
-from tiler.sources.finite import treat_nonfinite
+from tiler.sources.ranges import treat_nonfinite
+from tiler.sources.source import fingerprint_source
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

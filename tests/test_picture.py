@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from tiler.errors import DamagedError, InputError
 from tiler.sources import spool
 from tiler.sources.opening import open_image
-from tiler.sources.turned import Turned
+from tiler.sources.positions import Turned
 from tiler.window import Span, Window
 
 SMOOTH = (np.add.outer(3 * np.arange(48), 2 * np.arange(64))[..., None] + [0, 9, 14]).astype(np.uint8)

@@ -10,12 +10,12 @@ from PIL import Image
 from tiler.errors import InputError
 from tiler.sources import npy_source
 from tiler.sources.array_source import ArraySource
-from tiler.sources.edges import EdgePadded
 from tiler.sources.latent_png import LatentPng
 from tiler.sources.latent_space import Converted
 from tiler.sources.npy_source import NpySource
 from tiler.sources.opening import open_image, open_latents
 from tiler.sources.picture import PictureSource
+from tiler.sources.positions import EdgePadded
 from tiler.sources.upscale import Upscaled
 from tiler.window import Span, Window
 

@@ -12,8 +12,8 @@ from taesd_core.whole_image import build_whole_image_model
 from taesd_core.window_model import WindowModel
 from tiler.errors import OptionError
 from tiler.plan import Plan
-from tiler.sources.upscale import Upscaled
-from tiler.sources.wrap import Wrapped, find_margins
+from tiler.sources.positions import Wrapped
+from tiler.sources.upscale import Upscaled, find_margins
 from tiler.window import Span, Window
 
 DECODER = Network.decoder(4)

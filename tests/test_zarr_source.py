@@ -10,8 +10,8 @@ import pytest
 
 import tiler
 from tiler.errors import AxesQuestion, InputError, NonFiniteError
-from tiler.sources.finite import Checked
 from tiler.sources.opening import open_latents
+from tiler.sources.ranges import Checked
 from tiler.window import Span, Window
 
 zarr = pytest.importorskip("zarr", minversion="3")

@@ -52,17 +52,13 @@ from tiler.report import Report, describe_report, run_and_report
 from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
 from tiler.sources.colour import Colour
-from tiler.sources.edges import EdgePadded
-from tiler.sources.fingerprint import fingerprint_source
-from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.kept_size import note_size, tell_not_kept
 from tiler.sources.metadata import take_along
 from tiler.sources.opening import Openable, open_image
-from tiler.sources.ranges import WithinRange, check_range
-from tiler.sources.source import Source
-from tiler.sources.travelling_source import TravellingSource
-from tiler.sources.upscale import Upscaled
+from tiler.sources.positions import EdgePadded
+from tiler.sources.ranges import Checked, NonFinite, Replaced, WithinRange, check_range, treat_nonfinite
+from tiler.sources.source import Source, TravellingSource, fingerprint_source
 
 if TYPE_CHECKING:
     import dask.array
@@ -156,14 +152,14 @@ def decode(
     checkpoint = read_checkpoint(path, "decoder")
     replaced = Replaced()
     convention = find_convention(weights)
-    source, opened = latents.open_and_tell(checkpoint.network, convention=convention, replaced=replaced)
-    axes: str | None = getattr(opened, "axes", None)
+    source = latents.open(checkpoint.network, convention=convention, replaced=replaced)
+    axes = source.axes
     area = find_area(latents, checkpoint.network, source, region)
     plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
     metadata, said = take_along(latents.data, keep=keep_metadata)
-    said += (*tell_memory(plan, memory_bytes), *getattr(opened, "notes", ()))
+    said += (*tell_memory(plan, memory_bytes), *source.notes)
     planned = file.plan(plan, overwrite=overwrite, metadata=metadata)
-    check_range(source.source if isinstance(source, Upscaled) else source)
+    check_range(source.unscaled)
     model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype, engine)
     if executor is not None:
         given = weights if weights is not None and not Path(weights).exists() else path.absolute()
@@ -343,15 +339,13 @@ def encode(
         background=background,
         spool_folder=Path(latents).absolute().parent,
     )
-    axes = getattr(opened, "axes", None)
-    within = WithinRange(opened)
-    source = EdgePadded(treat_nonfinite(within, nonfinite, replaced), checkpoint.network.scale_in)
-    plan = make_plan(
-        source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, opened=opened
-    )
+    axes = opened.axes
+    within = treat_nonfinite(WithinRange(opened), nonfinite, replaced)
+    source = EdgePadded(within, checkpoint.network.scale_in)
+    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
     metadata, said = take_along(image, keep=keep_metadata, picture=True, page=page)
     said += tell_memory(plan, memory_bytes)
-    colours = getattr(opened, "notes", ())
+    colours = source.notes
     notes = {"colours": "; ".join(colours)} if colours and file.keeps else {}
     if opened.shape[:2] != source.shape[:2]:
         if file.keeps:
@@ -377,7 +371,7 @@ def encode(
         report,
         n_replaced=len(replaced),
         continued_px=continued_px,
-        notes=(*getattr(opened, "notes", ()), *report.notes, *said, *within.notes),
+        notes=(*source.notes, *report.notes, *said),
     )
     REPORT.info(describe_report(report))
     return report

@@ -9,13 +9,13 @@ from tiler.errors import AxesQuestion, InputError, OptionError
 from tiler.fields import Fields
 from tiler.model import Network
 from tiler.options import check_fields
-from tiler.sources.finite import Checked, NonFinite, Replaced, treat_nonfinite
 from tiler.sources.kept_size import KEY, read_size
-from tiler.sources.latent_space import LatentSpace, find_space, to_diffusion_space
+from tiler.sources.latent_space import find_space, to_diffusion_space
 from tiler.sources.opening import Openable, open_latents
-from tiler.sources.source import Source
-from tiler.sources.upscale import Upscaled
-from tiler.sources.wrap import Wrap, Wrapped, find_margins
+from tiler.sources.positions import Wrap, Wrapped
+from tiler.sources.ranges import Checked, NonFinite, Replaced, treat_nonfinite
+from tiler.sources.source import LatentSpace, Source
+from tiler.sources.upscale import Upscaled, find_margins
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,41 +90,24 @@ class Latents:
     ) -> Source:
         """Open them for a decoder; where ends join they go on beyond these, as far as ``margins`` says.
 
-        The arguments are those of ``open_and_tell``.
-        """
-        return self.open_and_tell(network, convention=convention, replaced=replaced)[0]
-
-    def open_and_tell(
-        self,
-        network: Network,
-        *,
-        convention: tuple[float, float] | None = None,
-        replaced: Replaced | None = None,
-    ) -> tuple[Source, Source]:
-        """Open them for a decoder, and give what tells how they were read.
-
         Args:
             network: of the decoder.
             convention: scale and shift of the model, where they are known.
             replaced: is told which values were NaN or Inf and are read as 0.
-
-        Returns:
-            The source, and what it takes its values from, whose ``axes`` and ``notes``, where it has them, are what the
-            axes of the array were taken for, and what is to be said.
 
         Raises:
             InputError: they cannot be used.
             OptionError: what is said of them is out of its range.
         """
         scale, shift = convention or (None, None if self.scale is None else 0.0)
-        opened = open_latents(self.data, network.channels_in, key=self.key, index=self.index, axes=self.axes)
-        if find_space(opened, self.space) == "diffusion" and (self.scale, self.shift) != (None, None):
+        source = open_latents(self.data, network.channels_in, key=self.key, index=self.index, axes=self.axes)
+        if find_space(source, self.space) == "diffusion" and (self.scale, self.shift) != (None, None):
             raise OptionError(
                 f"Nothing to convert: scale={self.scale}, shift={self.shift}, but the latents are in diffusion space. "
                 "Add --latent-space vae, or leave them out."
             )
         source = to_diffusion_space(
-            opened,
+            source,
             self.space,
             scale=scale if self.scale is None else self.scale,
             shift=shift if self.shift is None else self.shift,
@@ -135,7 +118,7 @@ class Latents:
         if self.wrap is not None:
             # Before they are upscaled: interpolation sees no seam either.
             source = Wrapped(source, find_margins(self.wrap, network.halo, self.upscale))
-        return (source if self.upscale == 1 else Upscaled(source, self.upscale)), opened
+        return source if self.upscale == 1 else Upscaled(source, self.upscale)
 
     def find_size(self, network: Network, shape: tuple[int, int, int]) -> tuple[int, int] | None:
         """Return (height, width) of the image, px, where the file keeps it and it is not all that they decode to.

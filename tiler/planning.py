@@ -17,8 +17,8 @@ from tiler.models import PathLike, find_convention, find_network
 from tiler.plan import Plan
 from tiler.region import Region, find_window
 from tiler.sources.colour import Colour
-from tiler.sources.edges import EdgePadded
 from tiler.sources.opening import Openable, open_image
+from tiler.sources.positions import EdgePadded
 from tiler.sources.source import Source
 from tiler.tile_size import STEP_PX, choose_tile_px
 from tiler.window import Window
@@ -84,7 +84,7 @@ def plan_encode(
     file = None if latents is None else LatentFile(latents)
     opened = open_image(image, axes=axes, page=page, colour=colour, background=background)
     source = EdgePadded(opened, network.scale_in)
-    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume, opened=opened)
+    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume)
     if file is not None:
         file.plan(plan, overwrite=True)
     return plan
@@ -114,12 +114,10 @@ def make_plan(
     resume: bool = False,
     region: Window | None = None,
     margins: tuple[int, int] = (0, 0),
-    opened: Source | None = None,
 ) -> Plan:
     """Return the plan of an opened source; the tile size is the one given, or what suits memory and file.
 
-    Where that is gone on with which is half done, it is the tile size of that. ``opened`` is the source before anything
-    was put around it: a picture says what it takes of memory and disk.
+    Where that is gone on with which is half done, it is the tile size of that.
 
     Raises:
         OptionError: an option is out of its range.
@@ -129,7 +127,6 @@ def make_plan(
     )
     scale = max(network.scale_in, network.scale_out)
     n_workers = _count_workers(workers)
-    held_bytes, spool_bytes = (getattr(opened, name, 0) for name in ("held_bytes", "spool_bytes"))
     if tile_size_px is None and resume and file is not None:
         tile_size_px = _find_begun_tile(file, network)
     if tile_size_px is None:
@@ -137,7 +134,7 @@ def make_plan(
             network,
             height,
             width,
-            budget_bytes=(default_budget_bytes() if memory_bytes is None else memory_bytes) - held_bytes,
+            budget_bytes=(default_budget_bytes() if memory_bytes is None else memory_bytes) - source.held_bytes,
             workers=n_workers,
             step_px=STEP_PX if file is None else file.choose_step(max(height, width) * scale),
             region=region,
@@ -145,7 +142,9 @@ def make_plan(
         )
     if tile_size_px < scale or tile_size_px % scale:
         raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
-    return Plan(network, height, width, tile_size_px // scale, n_workers, region, margins, held_bytes, spool_bytes)
+    tile = tile_size_px // scale
+    held_bytes, spool_bytes = source.held_bytes, source.spool_bytes
+    return Plan(network, height, width, tile, n_workers, region, margins, held_bytes, spool_bytes)
 
 
 def _count_workers(workers: int | None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.formats.sink import Piece, Sink, Written
-from tiler.sources.source import Source
+from tiler.sources.source import DerivedSource, Source
 from tiler.window import Window
 
 STAGES = ("load", "read", "decode", "write")
@@ -66,16 +66,12 @@ class Profile:
         return "\n".join(lines)
 
 
-class ProfiledSource:
+class ProfiledSource(DerivedSource):
     """A source whose reads are measured."""
 
     def __init__(self, source: Source, profile: Profile) -> None:
-        self.source, self.profile = source, profile
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
-        return self.source.shape
+        super().__init__(source)
+        self.profile = profile
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``."""

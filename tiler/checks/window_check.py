@@ -15,7 +15,7 @@ from tiler.checks.sampling import ALIGNMENT, cover
 from tiler.checks.written_image import UNITS, DamagedImageError, WrittenImage
 from tiler.model import Network
 from tiler.phase import Phase
-from tiler.sources.finite import check_finite
+from tiler.sources.ranges import check_finite
 from tiler.sources.source import Source
 from tiler.window import Window
 

@@ -18,7 +18,7 @@ from tiler.latents import Latents
 from tiler.memory import default_budget_bytes
 from tiler.phase import Phase
 from tiler.report import Report
-from tiler.sources.source import Source
+from tiler.sources.source import Readable
 from tiler.window import Span, Window
 
 Show = Callable[[str], AbstractContextManager[Callable[[int, int, int], None] | None]]
@@ -112,7 +112,7 @@ def choose_shape(megapixels: float) -> tuple[int, int]:
     return max(round(height / 8), 1) * 8, max(round(height * 1.5 / 8), 1) * 8
 
 
-def measure_psnr(image: Path, picture: Source) -> float:
+def measure_psnr(image: Path, picture: Readable) -> float:
     """Return the peak signal-to-noise ratio in dB of a tiled TIFF against a source, one file tile after another."""
     from tifffile import TiffFile
 

@@ -31,7 +31,7 @@ from tiler.jobs.schedule import Graph, Progress, Tally, Tree, build_graph, count
 from tiler.jobs.tasks import Quarter
 from tiler.memory import format_bytes
 from tiler.pyramid import Task, find_children, find_parent
-from tiler.sources.fingerprint import fingerprint_source
+from tiler.sources.source import fingerprint_source
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -12,7 +12,7 @@ from tiler.errors import InputError, ModelOverflowError, TileError, TilerError
 from tiler.model import Ends, GatheringModel, Model, Moments
 from tiler.plan import Tile
 from tiler.profile import Profile
-from tiler.sources.finite import check_finite
+from tiler.sources.ranges import check_finite
 from tiler.sources.source import Source
 
 

@@ -26,8 +26,7 @@ from tiler.model import Model
 from tiler.plan import Plan
 from tiler.profile import Profile, ProfiledSource, ProfiledWrites
 from tiler.pyramid import Task, halve, level_window
-from tiler.sources.fingerprint import fingerprint_source
-from tiler.sources.source import Source
+from tiler.sources.source import Source, fingerprint_source
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from tiler.sources.axes import name_axes
 from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
 from tiler.sources.readings import ChannelsFirst
+from tiler.sources.source import Source
 from tiler.window import Window
 
 
@@ -36,7 +37,7 @@ class SliceableArray(Protocol):
         """Return a part of it."""
 
 
-class ArraySource:
+class ArraySource(Source):
     """One map in an array; only the windows that are read are ever computed or copied.
 
     Args:
@@ -95,6 +96,7 @@ class ArraySource:
         self._type, self._types, self._name = find_type(array), tuple(types), name
         check_type(self._type, types, name=name)
         self._missing = find_missing(array, self._type) if latents else ()
+        self.stored_type, self.axes = self._type, self._layout.axes
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -102,24 +104,16 @@ class ArraySource:
         return self._layout.shape
 
     @property
-    def stored_type(self) -> np.dtype[Any]:
-        """What its numbers are in the array."""
-        return self._type
-
-    @property
-    def axes(self) -> str:
-        """A letter for each axis of the array."""
-        return self._layout.axes
-
-    @property
-    def fingerprint(self) -> str | None:
-        """A text that is another one when the array holds something else; None where only its windows tell."""
+    def fingerprint(self) -> str:
+        """A text that is another one when the array holds something else; of lazy ones, as far as windows tell."""
         known = self._fingerprint
         if known is None and isinstance(self._array, np.ndarray):
             known = fingerprint_array(self._array)
             if isinstance(self._array, np.ma.MaskedArray):
                 known += f", mask {fingerprint_array(np.ma.getmaskarray(self._array))}"
-        return known if known is None or self._layout.index is None else f"{known}, index {self._layout.index}"
+        if known is None:
+            return super().fingerprint
+        return known if self._layout.index is None else f"{known}, index {self._layout.index}"
 
     @property
     def notes(self) -> tuple[str, ...]:

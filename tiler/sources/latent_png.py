@@ -11,6 +11,7 @@ from tiler.errors import DamagedError, InputError
 from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.libvips import open_by_libvips, read_strips
+from tiler.sources.source import Source
 from tiler.sources.whole_picture import check_size
 from tiler.window import Window
 
@@ -20,7 +21,7 @@ COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA
 """Source: the specification of PNG."""
 
 
-class LatentPng:
+class LatentPng(Source):
     """8-bit latents in memory, (height, width, 4) in [-3, 3]. What a PNG says of colours means nothing here.
 
     Args:

@@ -5,20 +5,17 @@ the VAE space; between the two lie a scale and a shift of each model: ``diffusio
 """
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import OptionError
-from tiler.sources.fingerprint import fingerprint_source
-from tiler.sources.source import Source
+from tiler.sources.source import DerivedSource, LatentSpace, Readable, Source
 from tiler.window import Window
 
-LatentSpace = Literal["diffusion", "vae"]
 
-
-class Converted:
+class Converted(DerivedSource):
     """A source less ``shift``, times ``scale``.
 
     Args:
@@ -31,30 +28,21 @@ class Converted:
         OptionError: scale or shift is no such number.
     """
 
-    def __init__(self, source: Source, *, scale: float, shift: float, space: LatentSpace | None = None) -> None:
+    def __init__(self, source: Readable, *, scale: float, shift: float, space: LatentSpace | None = None) -> None:
         if not (math.isfinite(scale) and scale and math.isfinite(shift)):
             raise OptionError(f"Not a scale and a shift of latents: scale={scale}, shift={shift}. Use finite numbers.")
-        self._source, self._scale, self._shift = source, scale, shift
+        super().__init__(source)
+        self._scale, self._shift = scale, shift
         self.space = space
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
-        return self._source.shape
-
-    @property
-    def axes(self) -> str | None:
-        """Those of the source, where it has some."""
-        return getattr(self._source, "axes", None)
 
     @property
     def fingerprint(self) -> str:
         """That of the source, and what it is converted by."""
-        return f"{fingerprint_source(self._source)}, less {self._shift!r}, times {self._scale!r}"
+        return f"{self.source.fingerprint}, less {self._shift!r}, times {self._scale!r}"
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
-        values = self._source.read(window)
+        values = self.source.read(window)
         # What is NaN, or becomes infinite here, is for the engine to find.
         with np.errstate(over="ignore", invalid="ignore"):
             return (values - np.float32(self._shift)) * np.float32(self._scale)
@@ -68,7 +56,7 @@ def find_space(source: Source, space: LatentSpace | None = None) -> LatentSpace:
     """
     if space is not None and space not in get_args(LatentSpace):
         raise OptionError(f"No such space of latents: space={space}. Use {', '.join(get_args(LatentSpace))}.")
-    return space or getattr(source, "space", None) or "diffusion"
+    return space or source.space or "diffusion"
 
 
 def to_diffusion_space(
@@ -78,8 +66,7 @@ def to_diffusion_space(
 
     Args:
         source: latents.
-        space: the space they are in; by default what the source says of itself by an attribute ``space``, else the
-            diffusion space.
+        space: the space they are in; by default what the source says of itself, else the diffusion space.
         scale: of the model; None where it is not known.
         shift: of the model, likewise.
 

@@ -21,14 +21,14 @@ from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
 from tiler.sources.npy_source import NpySource
 from tiler.sources.picture_format import open_picture
 from tiler.sources.safetensors_source import open_safetensors
-from tiler.sources.source import Source
+from tiler.sources.source import Readable, Source, adopt
 from tiler.sources.tiff_source import open_tiff_latents
 from tiler.sources.transparency import Background
 from tiler.sources.zarr_source import ZarrSource, is_zarr
 
 PAGED = ("tiff", "webp", "avif")
 """Kinds of files that may hold several pictures."""
-Openable = str | os.PathLike[str] | SliceableArray | Source
+Openable = str | os.PathLike[str] | SliceableArray | Readable
 """A path, an array, or a source."""
 
 
@@ -47,8 +47,7 @@ def open_latents(
         axes: what the axes of the array are, a letter each, as BCHW; not needed where they can be told.
 
     Returns:
-        A source. Its attribute ``space``, where it has one that is not None, says which space the latents are in, and
-        ``axes`` what the axes of the array were taken for.
+        A source, whose ``space`` is that of the latents where the file says it.
 
     Raises:
         InputError: they cannot be used; the message says why, and what to do.
@@ -131,14 +130,14 @@ def _refuse_light(colour: Colour | None) -> None:
 
 
 def open_object(
-    opened: SliceableArray | Source,
+    opened: SliceableArray | Readable,
     channels: int,
     types: Sequence[str],
     *,
     index: int | None = None,
     axes: str | None = None,
 ) -> Source:
-    """Return a source as it is, and an array as a source.
+    """Return a source, of an array or of what has shape and read.
 
     Raises:
         InputError: it has the wrong shape or number type, or is neither.
@@ -146,7 +145,7 @@ def open_object(
     # A file object has read too, but no shape.
     if hasattr(opened, "shape") and callable(getattr(opened, "read", None)):
         check_order(axes, "source")
-        return choose_only(check_source(cast(Source, opened), channels), index)
+        return choose_only(check_source(adopt(cast(Readable, opened)), channels), index)
     return ArraySource(cast(SliceableArray, opened), channels, types=types, index=index, axes=axes)
 
 

@@ -8,6 +8,7 @@ A tiled TIFF is read by window where it lies. What can only be decoded from top 
 window is asked for, once, into a spool.
 """
 
+import math
 import os
 import threading
 import weakref
@@ -27,6 +28,7 @@ from tiler.sources.input_file import open_regular_file
 from tiler.sources.layout import VALUES
 from tiler.sources.libvips import decode_strips, fetch, find_type, load_vips
 from tiler.sources.ranges import tell_fewer_bits
+from tiler.sources.source import Source
 from tiler.sources.spool import Spool, count_spooled
 from tiler.sources.transparency import Background
 from tiler.window import Window
@@ -66,7 +68,7 @@ class OpenedPicture:
     """What is to be said of it."""
 
 
-class PictureSource:
+class PictureSource(Source):
     """A picture as (height, width, 3) float32, [0, 1] where its numbers are integers.
 
     Args:
@@ -95,10 +97,17 @@ class PictureSource:
         self._largest = 0 if stored.format == "ushort" else None
         image, self._notes = self._convert(stored)
         self._image = image if picture.by_window and picture.read is None else None
-        self.shape: tuple[int, int, int] = image.height, image.width, 3
-        self._dtype = find_type(image)
+        self._shape, self._dtype = (image.height, image.width, 3), find_type(image)
+        self.spool_bytes = 0 if picture.by_window else count_spooled(self._shape, self._dtype)
+        kept = 0 if picture.by_window or self.spool_bytes else math.prod(self._shape) * self._dtype.itemsize
+        self.held_bytes = kept + picture.held_bytes + SPOOLING_BYTES * bool(self.spool_bytes)
         self._spool: Spool | None = None
         self._turn = threading.Lock()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        return self._shape
 
     @property
     def fingerprint(self) -> str:
@@ -114,18 +123,6 @@ class PictureSource:
             *([self._background.note] if self._background.shown else []),
             *tell_fewer_bits(self._largest or 0),
         )
-
-    @property
-    def spool_bytes(self) -> int:
-        """What it takes of a disk while it is read."""
-        return 0 if self._picture.by_window else count_spooled(self.shape, self._dtype)
-
-    @property
-    def held_bytes(self) -> int:
-        """What it takes of memory, beside the windows that are read."""
-        height, width, channels = self.shape
-        kept = 0 if self._picture.by_window or self.spool_bytes else height * width * channels * self._dtype.itemsize
-        return kept + self._picture.held_bytes + SPOOLING_BYTES * bool(self.spool_bytes)
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, 3) float32 values of ``window``, which lies inside the array.

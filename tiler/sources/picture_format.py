@@ -18,8 +18,8 @@ from tiler.sources.picture_boxes import BoxError, count_frames_of_avif
 from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
 from tiler.sources.png_chunks import ChunkError, count_frames_of_png
 from tiler.sources.png_texts import read_png_texts
+from tiler.sources.positions import Turned
 from tiler.sources.tiff_picture import open_tiff_picture
-from tiler.sources.turned import Turned
 from tiler.sources.whole_picture import check_size
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from taesd_core.safetensors_file import FLOATS, SafetensorsError, read_header, r
 from tiler.errors import InputError
 from tiler.sources.input_file import printable
 from tiler.sources.keys import choose_key
-from tiler.sources.latent_space import Converted, LatentSpace
-from tiler.sources.source import Source
+from tiler.sources.latent_space import Converted
+from tiler.sources.source import LatentSpace, Source
 from tiler.sources.strided_source import StoredArray, StridedSource
 
 COMFY_KEY = "latent_tensor"

@@ -20,6 +20,7 @@ from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
 from tiler.sources.readings import ChannelsFirst
+from tiler.sources.source import Source
 from tiler.window import Span, Window
 
 
@@ -49,7 +50,7 @@ class StoredArray:
     """Values that stand for none."""
 
 
-class StridedSource:
+class StridedSource(Source):
     """One map of an array in a file; no position is shared, so threads may read at will.
 
     The file stays open as long as the source lives.
@@ -94,6 +95,7 @@ class StridedSource:
             picture=types is not LATENT_TYPES,
         )
         check_room(array, name)
+        self.stored_type, self.axes = array.dtype, self._layout.axes
 
     def __reduce__(self) -> NoReturn:
         # The number of a descriptor means another file elsewhere, or none.
@@ -103,16 +105,6 @@ class StridedSource:
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self._layout.shape
-
-    @property
-    def stored_type(self) -> np.dtype[Any]:
-        """What its numbers are in the file."""
-        return self._array.dtype
-
-    @property
-    def axes(self) -> str:
-        """A letter for each axis of the array."""
-        return self._layout.axes
 
     @property
     def fingerprint(self) -> str:

@@ -30,7 +30,7 @@ CACHE_BYTES = 2**28
 """What is kept of decoded strips and tiles: those of a row of tiles of 1,024 px, up to 70,000 px wide."""
 
 
-class TiffSource:
+class TiffSource(Source):
     """The samples of one page, or of several that are a channel each.
 
     Args:

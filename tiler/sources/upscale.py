@@ -12,14 +12,14 @@ not depend on the tiling.
 """
 
 import operator
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import OptionError
-from tiler.sources.edges import read_clamped
-from tiler.sources.fingerprint import fingerprint_source
-from tiler.sources.source import Source
+from tiler.sources.positions import Wrap, read_clamped
+from tiler.sources.source import DerivedSource, Readable, Source
 from tiler.window import Span, Window
 
 SHARPNESS = -0.75
@@ -28,7 +28,7 @@ REACH = 2
 """How many source px beyond its own, on each side, an upscaled px depends on at most."""
 
 
-class Upscaled:
+class Upscaled(DerivedSource):
     """A source upscaled bicubically by a whole factor, window by window.
 
     The whole is what ``torch.nn.functional.interpolate`` gives with ``scale_factor=scale, mode="bicubic",
@@ -42,32 +42,27 @@ class Upscaled:
         OptionError: ``scale`` is not a whole number, or less than 1.
     """
 
-    def __init__(self, source: Source, scale: int) -> None:
-        self._source = source
+    def __init__(self, source: Readable, scale: int) -> None:
+        super().__init__(source)
         self._scale = check_scale(scale)
 
     @property
-    def source(self) -> Source:
+    def unscaled(self) -> Source:
         """What is enlarged."""
-        return self._source
+        return self.source
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        height, width, channels = self._source.shape
+        height, width, channels = self.source.shape
         return height * self._scale, width * self._scale, channels
-
-    @property
-    def fingerprint(self) -> str:
-        """That of the source."""
-        return fingerprint_source(self._source)
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
         if self._scale == 1:
             # The weights would be 0, 1, 0, 0: the same, but that 0 times an infinite neighbour is NaN.
-            return self._source.read(window)
-        values = read_clamped(self._source, find_taps(window.rows, self._scale), find_taps(window.columns, self._scale))
+            return self.source.read(window)
+        values = read_clamped(self.source, find_taps(window.rows, self._scale), find_taps(window.columns, self._scale))
         # What becomes infinite here is for the engine to find.
         with np.errstate(over="ignore", invalid="ignore"):
             values = upscale_axis(values, 0, window.rows, self._scale)
@@ -87,6 +82,26 @@ def check_scale(scale: int) -> int:
     if whole < 1:
         raise OptionError(f"Not a factor to upscale by: scale={scale}. Use a whole number, 1 or more.")
     return whole
+
+
+def find_margins(wrap: Wrap | None, halo: int, upscale: int = 1) -> tuple[int, int]:
+    """Return the margins, for rows and columns, with which a source that is upscaled shows no seam: source px.
+
+    Args:
+        wrap: which ends join, if any.
+        halo: context that a pixel of the image needs, px after upscaling.
+        upscale: by how much the source is upscaled, margins included.
+
+    Raises:
+        OptionError: no such ends, or no such factor.
+    """
+    if wrap is None:
+        return 0, 0
+    if wrap not in get_args(Wrap):
+        raise OptionError(f"No such ends to join: wrap={wrap}. Use x (left and right), y (top and bottom) or both.")
+    # The halo reaches so many source px beyond the image, and interpolation sees two more: further than the halo alone.
+    margin = -(-halo // check_scale(upscale)) + REACH
+    return margin if wrap in ("y", "both") else 0, margin if wrap in ("x", "both") else 0
 
 
 def find_base(position: int, scale: int) -> int:
