@@ -16,11 +16,11 @@ from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
 from tiler.sources.picture_boxes import BoxError, count_frames_of_avif
 from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
-from tiler.sources.png_chunks import ChunkError, count_frames_of_png
+from tiler.sources.png_chunks import ChunkError, check_png_packing, count_frames_of_png
 from tiler.sources.png_texts import read_png_texts
 from tiler.sources.positions import Turned
 from tiler.sources.tiff_picture import open_tiff_picture
-from tiler.sources.whole_picture import check_size
+from tiler.sources.whole_picture import HELD_ROWS, check_size
 
 if TYPE_CHECKING:
     import pyvips
@@ -32,8 +32,6 @@ BY_LIBVIPS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "webp": "WebP", "avi
 BLURRED = "the JPEG ends before its last passes, which bring the fine detail: it may be cut"
 ORIENTATION = 0x0112
 """The tag of EXIF."""
-HELD_ROWS = 64
-"""Rows that are held of a picture that comes from top to bottom."""
 
 
 def open_picture(
@@ -79,6 +77,8 @@ def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPic
     if kind in FORMATS:
         return open_pillow_picture(path, kind)
     format = BY_LIBVIPS[kind]
+    if kind == "png":
+        check_png_packing(path)
     image = open_by_libvips(path, format, "sequential")
     n_pages = image.get_n_pages()
     if page is not None and not 0 <= page < n_pages:

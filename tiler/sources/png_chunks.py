@@ -1,4 +1,4 @@
-"""What a PNG says of its colours and of further frames, in the chunks before its pixels.
+"""What a PNG says of its size, its colours and of further frames, in the chunks before its pixels.
 
 Of several, the first of this order counts: cICP, iCCP, sRGB, gAMA with cHRM.
 Source: PNG (third edition), 4.3, 11.3.2 and 11.3.6.1 (acTL).
@@ -10,12 +10,16 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from tiler.errors import InputError
 from tiler.sources.input_file import open_regular_file
+from tiler.sources.whole_picture import INFLATED_BYTES_A_BYTE
 
 SIZES = {b"cICP": (4, 4), b"iCCP": (3, 2**24), b"sRGB": (1, 1), b"gAMA": (4, 4), b"cHRM": (32, 32)}
 """Least and most bytes of the chunks that speak of colours."""
 PROFILE_BYTES = 2**26
 """Largest profile that is unpacked."""
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of a pixel, by type of colours."""
 MOST_CHUNKS = 100_000
 """So many may stand before the pixels."""
 
@@ -45,6 +49,27 @@ def read_colour_chunks(path: Path) -> dict[bytes, bytes]:
         return found
     finally:
         os.close(descriptor)
+
+
+def check_png_packing(path: Path) -> None:
+    """Refuse a PNG of more pixels than can be packed into it, before memory is taken for them.
+
+    Raises:
+        InputError: it is one.
+    """
+    descriptor = open_regular_file(path)
+    try:
+        start, size_bytes = os.pread(descriptor, 26, 0), os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+    if start[12:16] != b"IHDR" or len(start) < 26:
+        return  # Its reader says what is wrong with it.
+    width, height, bits, colour = struct.unpack(">IIBB", start[16:])
+    if height * width * bits * SAMPLES.get(colour, 1) // 8 > size_bytes * INFLATED_BYTES_A_BYTE:
+        raise InputError(
+            f"The PNG is damaged: path={path} ({height} × {width} px do not fit into {size_bytes} bytes). Copy or save "
+            "it again."
+        )
 
 
 def count_frames_of_png(path: Path) -> int:

@@ -16,14 +16,15 @@ from tiler.sources.encoding import Encoding
 from tiler.sources.input_file import printable
 from tiler.sources.ome_channels import name_other_channels
 from tiler.sources.tiff_colours import find_tiff_colours
+from tiler.sources.tiff_places import JPEG, check_places
 from tiler.sources.tiff_segments import NONE, ZSTD, Segments, describe_page, read_tiff
+from tiler.sources.whole_picture import HELD_ROWS
 
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 """Photometric interpretations, and samples a pixel that are colours: grey twice, RGB, palette, inks, YCbCr."""
 MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 ASSOCIATED = 1
 """Among ExtraSamples: transparency that the colours are multiplied by."""
-JPEG = 7
 BY_LIBVIPS = (NONE, 2, 3, 4, 5, JPEG, 8, 32773, 32946)
 """The compressions that libvips is built with: three of fax, LZW, JPEG, deflate by both numbers, packbits."""
 FLOAT = 3
@@ -59,7 +60,7 @@ class TiffPicture:
     tiled: bool
     """Whether it is stored as tiles, not as strips."""
     held_bytes: int
-    """What libvips keeps of it in memory: two rows of tiles."""
+    """What libvips keeps of it in memory."""
     grown: tuple[tuple[int, bytes], ...]
     """Places in the file and what to put there, so that it says that the picture is whole tiles; nothing where libvips
     takes its tiles as they are. It refuses those that are about three times as long as the picture, or more."""
@@ -89,7 +90,6 @@ def find_tiff_picture(path: Path, *, page: int | None = None) -> TiffPicture:
                     f"A kind of TIFF that needs a codec: path={path}, Compression={_name(tags.compression)}. "
                     "pip install 'taesd-tiler[codecs]', or save it with deflate, its planes together."
                 )
-        row_bytes = tags.imagewidth * tags.samplesperpixel * tags.bitspersample // 8
         profile = tags.tags.valueof(34675)
         return TiffPicture(
             number,
@@ -101,7 +101,7 @@ def find_tiff_picture(path: Path, *, page: int | None = None) -> TiffPicture:
             bytes(profile) if profile is not None else None,
             find_tiff_colours(tags),
             tags.is_tiled,
-            2 * row_bytes * tags.tilelength if tags.is_tiled else 0,
+            find_held(tags),
             grow(tags, size) if tags.is_tiled else (),
             segments,
         )
@@ -215,29 +215,13 @@ def grow(tags: Any, file_bytes: int) -> tuple[tuple[int, bytes], ...]:
     return tuple((tag.valueoffset, whole.to_bytes(tag.valuebytecount, order)) for tag, whole in found)
 
 
-def check_places(tags: Any, size: int, path: Path) -> None:
-    """Refuse a page of which parts are not stored, or lie outside of a file of ``size`` bytes.
-
-    Raises:
-        InputError: parts are not stored.
-        ValueError: the file is cut, or there are not as many parts as there should be.
-    """
-    offsets, sizes = np.array(tags.dataoffsets, np.int64), np.array(tags.databytecounts, np.int64)
-    height, width = (tags.tilelength, tags.tilewidth) if tags.is_tiled else (tags.rowsperstrip, tags.imagewidth)
-    n_planes = tags.samplesperpixel if tags.planarconfig == 2 else 1
-    if min(height, width) < 1:
-        raise ValueError(f"segments of {height} × {width} px")
-    n_segments = -(-tags.imagelength // height) * -(-tags.imagewidth // width) * n_planes
-    if not len(offsets) == len(sizes) == n_segments:
-        raise ValueError(f"{len(offsets)} segments of {height} × {width} px for {tags.shape}")
-    n_missing = np.count_nonzero((sizes < 1) | (offsets < 8))
-    if n_missing:
-        raise InputError(
-            f"Not all of the picture is there: path={path}, {n_missing} of {n_segments} tiles or strips are not "
-            "stored. It is sparse, or half done. Save it with all of its pixels."
-        )
-    if (offsets + sizes).max() > size:
-        raise ValueError("it is truncated")
+def find_held(tags: Any) -> int:
+    """Return what libvips keeps of a page in memory while it reads it, bytes; measured of pages of wide rows."""
+    row_bytes = tags.imagewidth * max(tags.samplesperpixel, 3) * max(tags.bitspersample, 8) // 8
+    if tags.is_tiled:
+        return 2 * row_bytes * int(tags.tilelength)
+    whole_strips = 2 * min(tags.rowsperstrip, tags.imagelength) if tags.planarconfig == 2 else 0
+    return (HELD_ROWS + whole_strips) * row_bytes
 
 
 def _name(value: Any) -> str:

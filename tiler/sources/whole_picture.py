@@ -1,4 +1,4 @@
-"""Pictures that are held in memory while they are read: how large they may be."""
+"""How large pictures may be that are held in memory while they are read, and how much a file can hold at all."""
 
 from pathlib import Path
 
@@ -10,6 +10,11 @@ FLAT_LIMIT_PX = 2**25
 """Largest picture that is loaded whatever its file takes: 300 MB while it is."""
 LIMIT_PX_A_BYTE = 100
 """Most pixels a byte of the file in a larger one. A photograph has 0.3 to 20, a bomb of zeros 250 or more."""
+
+HELD_ROWS = 64
+"""Rows that libvips holds of a picture that comes from top to bottom."""
+INFLATED_BYTES_A_BYTE = 1032
+"""What a byte of deflate can stand for at most: 258 bytes by two bits. Source: RFC 1951, 3.2.5."""
 
 
 def check_size(width: int, height: int, path: Path) -> None:
