@@ -298,10 +298,10 @@ def test_a_run_that_goes_on_takes_the_tiles_that_were_begun(tmp_path, monkeypatc
 
     with pytest.raises(KeyboardInterrupt):
         run(tile_size_px=64, progress=stop)
-    with pytest.raises(tiler.InputError, match="first difference: tile size, begun with"):
+    with pytest.raises(tiler.InputError, match="first difference: tile size, latent px, begun with"):
         run(tile_size_px=128, resume=True)
     if kind == "decode":
-        with pytest.raises(tiler.InputError, match="first difference: tile size, begun with"):
+        with pytest.raises(tiler.InputError, match="first difference: tile size, latent px, begun with"):
             tiler.decode(
                 latents(30, 41), tiler.Tiff(tmp_path / "a.tif", file_tile_px=128), weights="photo", resume=True
             )

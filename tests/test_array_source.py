@@ -8,10 +8,10 @@ import pytest
 import tiler
 from tiler.errors import InputError, NonFiniteError
 from tiler.sources.array_source import ArraySource
-from tiler.sources.layout import IMAGE_TYPES
 from tiler.sources.opening import open_image, open_latents
 from tiler.sources.ranges import Replaced, check_finite, treat_nonfinite
 from tiler.sources.source import fingerprint_source
+from tiler.sources.stored_numbers import IMAGE_TYPES
 from tiler.window import Window
 
 HEIGHT, WIDTH = 7, 9

@@ -17,7 +17,7 @@ from tiler.errors import InputError, OptionError
 from tiler.formats.outputs import describe_output
 from tiler.pyramid import halve
 from tiler.sources.array_source import ArraySource
-from tiler.sources.kept_size import read_size
+from tiler.sources.metadata import read_size
 from tiler.sources.upscale import Upscaled
 
 HEIGHT, WIDTH = 203, 250

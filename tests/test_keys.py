@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tiler.errors import InputError
-from tiler.sources.keys import choose_key
+from tiler.sources.layout import choose_key
 from tiler.sources.opening import open_latents
 
 MAP, OTHER = (1, 4, 7, 9), (5,)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tiler.errors import InputError
-from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES, Layout, check_type, find_layout
+from tiler.sources.layout import Layout, find_layout
+from tiler.sources.stored_numbers import IMAGE_TYPES, LATENT_TYPES, check_type
 from tiler.window import Span, Window
 
 

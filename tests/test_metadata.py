@@ -21,7 +21,7 @@ import tiler
 from tiler import api
 from tiler.errors import InputError, OptionError
 from tiler.sources.metadata import read_all
-from tiler.sources.png_texts import LIMIT_BYTES
+from tiler.sources.png_chunks import TEXTS_BYTES
 
 PROMPT, WORKFLOW = '{"1": {"inputs": {"text": "a \\u732b, 猫"}}}', '{"nodes": []}'
 OUTPUTS = ["a.png", "a.jpg", "a.webp", "a.tif", "a.ome.tif", "a.zarr"]
@@ -304,11 +304,11 @@ def make_png_chunk(kind, content):
 @pytest.mark.parametrize(
     ("kind", "content"),
     [
-        (b"zTXt", b"bomb\0\0" + zlib.compress(bytes(LIMIT_BYTES + 1), 9)),
+        (b"zTXt", b"bomb\0\0" + zlib.compress(bytes(TEXTS_BYTES + 1), 9)),
         (b"zTXt", b"cut\0\0" + zlib.compress(b"a" * 900)[:-9]),
         (b"iTXt", b"odd\0\0\0no"),
         (b"iTXt", b"bytes\0\0\0\0\0\xff\xfe"),
-        (b"tEXt", b"long\0" + bytes(LIMIT_BYTES)),
+        (b"tEXt", b"long\0" + bytes(TEXTS_BYTES)),
     ],
     ids=["bomb", "cut", "odd", "bytes", "long"],
 )

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tiler.errors import InputError
 from tiler.sources import npy_source
 from tiler.sources.input_file import shorten
-from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
 from tiler.sources.npy_source import HEADER_LIMIT_BYTES, NpySource
+from tiler.sources.stored_numbers import IMAGE_TYPES, LATENT_TYPES
 from tiler.window import Span, Window
 
 HEIGHT, WIDTH, CHANNELS = 7, 9, 4

@@ -178,7 +178,7 @@ def test_it_says_how_it_was_made_whatever_the_workers_and_however_often_it_was_s
         assert re.fullmatch("[0-9a-f]{64}", said["weights"])
         assert "sha256" in said["latents"]
         assert said["size"] == f"{HEIGHT * 8} × {WIDTH * 8} px"
-        assert said["tile size"] == f"{TILE_PX // 8} latent px"
+        assert said["tile size, latent px"] == TILE_PX // 8
         contents.append((said, output.path))
     assert contents[0][0] == contents[1][0] == contents[2][0]
     if output.path.suffix == ".tif":

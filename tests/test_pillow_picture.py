@@ -11,8 +11,8 @@ from PIL import Image, features
 
 from tiler.errors import InputError
 from tiler.sources import pillow_picture
+from tiler.sources.input_file import LIMIT_PX
 from tiler.sources.opening import open_image
-from tiler.sources.whole_picture import LIMIT_PX
 from tiler.window import Window
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 31, 3), np.uint8)

@@ -7,8 +7,8 @@ import profiles
 import pytest
 from PIL import Image, features
 
-from tiler.sources.bmp_header import HeaderError, read_profile_of_bmp
 from tiler.sources.picture_boxes import BoxError, read_coded_colours, read_profile_of_jpeg2000
+from tiler.sources.picture_headers import HeaderError, read_profile_of_bmp
 
 PROFILE = profiles.rgb(profiles.DISPLAY_P3)
 PIXELS = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from tiler.errors import InputError
-from tiler.sources import tiff_segments
+from tiler.sources import tiff_latents, tiff_segments
 from tiler.sources.opening import open_latents
 from tiler.sources.strided_source import StridedSource
 from tiler.sources.tiff_source import TiffSource
@@ -161,7 +161,7 @@ def test_the_cache_keeps_to_its_size_and_the_windows_are_right_all_the_same(tmp_
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, LATENTS, **GREY, **STRIPED, planarconfig="contig", compression="zlib")
     strip_bytes = 16 * WIDTH * 16
-    source = TiffSource(path, tiff_segments.read_first_series(path).pages, cache_bytes=2 * strip_bytes)
+    source = TiffSource(path, tiff_latents.read_first_series(path).pages, cache_bytes=2 * strip_bytes)
     decoded = count_decodes(monkeypatch)
     for _ in range(2):
         np.testing.assert_array_equal(read(source), LATENTS)

@@ -53,8 +53,7 @@ from tiler.small_picture import average_down, choose_size
 from tiler.sources.array_source import ArraySource
 from tiler.sources.colour import Colour
 from tiler.sources.input_file import open_regular_file
-from tiler.sources.kept_size import note_size, tell_not_kept
-from tiler.sources.metadata import take_along
+from tiler.sources.metadata import note_size, take_along, tell_not_kept
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.positions import EdgePadded
 from tiler.sources.ranges import Checked, NonFinite, Replaced, WithinRange, check_range, treat_nonfinite

@@ -2,6 +2,8 @@
 
 Fields = dict[str, str | int | bool]
 """Names of what was given, and what it was."""
+TILE_SIZE = "tile size, latent px"
+"""The name of the tile size, a number, by which a run that goes on has the tiles of the one before."""
 
 
 def find_difference(begun: Fields, now: Fields) -> str | None:

@@ -9,8 +9,8 @@ from tiler.errors import AxesQuestion, InputError, OptionError
 from tiler.fields import Fields
 from tiler.model import Network
 from tiler.options import check_fields
-from tiler.sources.kept_size import KEY, read_size
 from tiler.sources.latent_space import find_space, to_diffusion_space
+from tiler.sources.metadata import SIZE_KEY, read_size
 from tiler.sources.opening import Openable, open_latents
 from tiler.sources.positions import Wrap, Wrapped
 from tiler.sources.ranges import Checked, NonFinite, Replaced, treat_nonfinite
@@ -144,7 +144,7 @@ class Latents:
         if self.wrap is not None:
             raise OptionError(
                 f"These ends cannot join: wrap={self.wrap}, but the image ends before its latents do, at "
-                f"{KEY}={kept[1]}x{kept[0]} of its file. Leave --wrap out, or save the latents without that size."
+                f"{SIZE_KEY}={kept[1]}x{kept[0]} of its file. Leave --wrap out, or save the latents without that size."
             )
         return size
 

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from tiler import options
 from tiler.errors import OptionError
+from tiler.fields import TILE_SIZE
 from tiler.formats.latent_file import LatentFile
 from tiler.formats.outputs import OutputFile, describe_output
 from tiler.formats.sink import check_output
@@ -158,10 +159,10 @@ def _count_workers(workers: int | None) -> int:
 
 def _find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | None:
     """Return the tile of a half-done output, px: by itself it might be another one with less memory free."""
-    tile = find_begun(Path(file.path)).get("tile size")
-    if not isinstance(tile, str):
+    tile = find_begun(Path(file.path)).get(TILE_SIZE)
+    if not isinstance(tile, int):
         return None
-    tile_px = int(tile.split()[0]) * max(network.scale_in, network.scale_out)
+    tile_px = tile * max(network.scale_in, network.scale_out)
     own_px = getattr(file, "file_tile_px", None)
     # Where the file's own tiles are to be others now, let the journal say so.
     return None if own_px and tile_px % own_px else tile_px

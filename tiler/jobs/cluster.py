@@ -120,13 +120,13 @@ class Cluster:
         # The level is part of the name: the scheduler groups by it, and takes leaves only when there is nothing above.
         tree = Tree(job.plan, last + 1, journal)
         graph, roots = build_graph(tree, tasks, tree.missing_tops(), lambda task: (f"{run}-{task[0]}", *task[1:]))
-        tally = Tally(job.plan, progress, count_leaves(graph))
+        tally = Tally(job.plan, progress, count_leaves(graph, tasks))
         fetched: dict[Task, Any] = {}
         if not sink.reads_back and last:
             for key, task in graph.items():
-                if task[0].__name__ == "recall":
+                if task[0] == tasks.recall:
                     graph[key] = journal.recall(task[1:])
-                elif task[0].__name__ == "node" and task[1] < last and not tree.is_finished(find_parent(task[1:4])):
+                elif task[0] == tasks.node and task[1] < last and not tree.is_finished(find_parent(task[1:4])):
                     # Not those of level 0, four in five: at most three of them are decoded again a tile in flight.
                     fetched[task[1:4]] = key
         if graph:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tiler import files
 from tiler.errors import ChangedError
-from tiler.fields import Fields, find_version
+from tiler.fields import TILE_SIZE, Fields, find_version
 from tiler.formats.planned_file import PlannedFile
 from tiler.formats.sink import Sink
 from tiler.jobs.engine import Turns, run_tile
@@ -59,7 +59,7 @@ class Job:
             **self.inputs,
             "size": f"{height} × {width} px",
             **({"region": f"{self.plan.region}"} if self.plan.region else {}),
-            "tile size": f"{self.plan.core} latent px",
+            TILE_SIZE: self.plan.core,
             **self.output.fields,
             "software": f"taesd-tiler {find_version()}, journal {FORMAT}",
         }

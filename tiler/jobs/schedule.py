@@ -205,9 +205,9 @@ def forget(result: Quarter | None) -> None:
     """Return nothing."""
 
 
-def count_leaves(graph: Graph) -> int:
-    """Return how many tiles are to be decoded."""
-    return sum(task[0].__name__ == "leaf" for task in graph.values())
+def count_leaves(graph: Graph, tasks: Tasks) -> int:
+    """Return how many tiles are to be decoded by a graph of some tasks."""
+    return sum(task[0] == tasks.leaf for task in graph.values())
 
 
 class Tally:

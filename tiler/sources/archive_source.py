@@ -24,10 +24,10 @@ from tiler.errors import InputError
 from tiler.sources.array_source import ArraySource
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, printable, shorten
-from tiler.sources.keys import choose_key
-from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
+from tiler.sources.layout import choose_key, find_layout
 from tiler.sources.npy_source import HEADER_LIMIT_BYTES, read_header
 from tiler.sources.source import Source
+from tiler.sources.stored_numbers import LATENT_TYPES, check_type
 from tiler.sources.strided_source import StoredArray, StridedSource, check_room
 
 LIMIT_BYTES = 2**30

@@ -13,12 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.sources.attributes import clear_missing, find_missing, refuse_packed, tell_absent_chunks
 from tiler.sources.axes import name_axes
 from tiler.sources.fingerprint import fingerprint_array
-from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
+from tiler.sources.layout import find_layout
 from tiler.sources.readings import ChannelsFirst
 from tiler.sources.source import Source
+from tiler.sources.stored_numbers import (
+    LATENT_TYPES,
+    check_type,
+    clear_missing,
+    find_missing,
+    refuse_packed,
+    tell_absent_chunks,
+)
 from tiler.window import Window
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tiler.errors import InputError, OptionError
-from tiler.sources.code_points import power
-from tiler.sources.encoding import STEPS, Encoding, through_integers
+from tiler.sources.encoding import STEPS, Encoding, power, through_integers
 from tiler.sources.icc import IccProfile, ProfileError, convert_by_tables
 from tiler.sources.picture_boxes import BoxError, is_premultiplied
 from tiler.sources.said_colours import SaidError, find_said

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from tiler.errors import DamagedError, InputError
 from tiler.sources.fingerprint import fingerprint_array
-from tiler.sources.input_file import open_regular_file
+from tiler.sources.input_file import check_size, open_regular_file
 from tiler.sources.libvips import open_by_libvips, read_strips
 from tiler.sources.source import Source
-from tiler.sources.whole_picture import check_size
 from tiler.window import Window
 
 LATENT_VALUES: NDArray[np.float32] = ((np.arange(256) / 255 - 0.5) * 6).astype(np.float32)

@@ -1,11 +1,10 @@
-"""How an array holds a map: which axis is which, and what its numbers mean.
+"""Which array of a file, which axis of it is which, and which map of a batch.
 
 Diffusion pipelines give latents channels first, ``(1, channels, height, width)``; TensorFlow and image files
-have them last. Both are accepted, with or without the batch axis; ``tiler.sources.readings`` tells which it is. Of a
-batch of several, one is chosen by its index.
+have them last. Both are accepted, with or without the batch axis; ``tiler.sources.readings`` tells which it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.sources.input_file import printable
 from tiler.sources.readings import ChannelsFirst, choose_axes, refuse_shape
+from tiler.sources.stored_numbers import VALUES
 from tiler.window import Span, Window
-
-LATENT_TYPES = ("bfloat16", "float16", "float32", "float64")
-"""Number types of latents."""
-
-IMAGE_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
-"""Number types of images: 0 to 255, 0 to 65535, or floats in [0, 1]."""
-
-VALUES = {
-    np.dtype(np.uint8): (np.arange(256) / 255).astype(np.float32),
-    np.dtype(np.uint16): (np.arange(65536) / 65535).astype(np.float32),
-}
-"""What each integer of an image stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,39 +119,50 @@ def find_layout(
     return Layout(shape, axes, index)
 
 
-def check_type(dtype: np.dtype[Any], types: Sequence[str], *, name: str) -> None:
-    """Refuse numbers that are not of one of ``types``; their byte order does not matter.
+KNOWN_KEYS = ("latent_tensor", "latents", "latent", "samples")
+"""What ComfyUI, diffusers scripts and others call them; the first that is there is taken."""
+N_NAMED = 8
+"""Most names in a message."""
+
+
+def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: str) -> str:
+    """Return the key of the latents: what is asked for, the only array of 3 or 4 axes (else of 5), or a known name.
+
+    Args:
+        shapes: the shape of each array by its key.
+        key: what is asked for.
+        name: what to call the file in a message.
 
     Raises:
-        InputError: they are not.
+        InputError: it is not there, or cannot be told.
     """
-    if dtype.hasobject:
+    if key is not None:
+        if key in shapes:
+            return key
         raise InputError(
-            f"Python objects, not numbers: {name}, dtype={describe_type(dtype)}. They could run code "
-            "and are never loaded. Save an array of float32."
+            f"No such array: {name}, key={printable(key)}. There is {describe_keys(shapes)}. Change --key."
         )
-    if dtype.names is not None:
-        raise InputError(
-            f"A structured array, not numbers: {name}, dtype={describe_type(dtype)}, fields={describe_fields(dtype)}. "
-            "Save one of them."
-        )
-    if dtype.name in ("void8", "void16"):
-        raise InputError(
-            f"Raw bytes, not numbers: {name}, dtype=V{dtype.itemsize}. As such NumPy saves bfloat16 (V2) and float8 "
-            "(V1), and does not say which. Convert them before: array.astype(numpy.float32)."
-        )
-    if dtype.name not in types:
-        raise InputError(
-            f"Wrong number type: {name}, dtype={describe_type(dtype)}. It must be one of "
-            f"{', '.join(types)}. Convert it first."
-        )
+    full = {each: shape for each, shape in shapes.items() if shape and min(shape) > 0}
+    # Of five axes where that has a known name, or there is no other: no other is taken in its place.
+    videos = [each for each, shape in full.items() if len(shape) == 5]
+    named = [each for each in videos if each.rpartition(".")[2] in KNOWN_KEYS]
+    candidates = [each for each, shape in full.items() if len(shape) in (3, 4)] + named or videos
+    if len(candidates) == 1:
+        return candidates[0]
+    for known in KNOWN_KEYS:
+        # Inside of other dictionaries only where it is the only one.
+        inside = [each for each in candidates if each.rpartition(".")[2] == known]
+        if known in candidates or len(inside) == 1:
+            return known if known in candidates else inside[0]
+    if not candidates:
+        raise InputError(f"No latents: {name}. No array of 3 to 5 axes; there is {describe_keys(shapes)}.")
+    if all(each.endswith((".weight", ".bias")) for each in shapes):
+        raise InputError(f"Weights, not latents: {name}. There is {describe_keys(shapes)}. Give them as --weights.")
+    raise InputError(f"Several arrays: {name}. There is {describe_keys(shapes)}. Choose one with --key.")
 
 
-def describe_fields(dtype: np.dtype[Any]) -> str:
-    """Return the names of a structured dtype's fields, kept short: there may be thousands."""
-    return ascii(", ".join(dtype.names or ()))[1:-1][:60]
-
-
-def describe_type(dtype: np.dtype[Any]) -> str:
-    """Return the name of a dtype, kept short: a structured one may have thousands of fields."""
-    return dtype.name[:40]
+def describe_keys(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the first few arrays of a file in words."""
+    named = [f"{printable(key)} {str(tuple(shape))[:60]}" for key, shape in list(shapes.items())[:N_NAMED]]
+    more = [f"{len(shapes) - N_NAMED} more"] if len(shapes) > N_NAMED else []
+    return ", ".join(named + more) or "nothing"

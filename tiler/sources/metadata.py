@@ -1,9 +1,15 @@
-"""What a file says besides its values: texts by name, and EXIF."""
+"""What a file says besides its values: texts by name, EXIF, and the size of the image that latents are of.
+
+Latents come in whole latent pixels: an image whose sides are no multiples of the scale is continued before it is
+encoded. Its own size then stands in the file of latents, ``image_size_px: 250x203`` (width and height) in the metadata
+of a ``.safetensors`` or a text chunk of a PNG, and what they decode to is cropped to it.
+"""
 
 import base64
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -12,15 +18,18 @@ from typing import Any
 
 from taesd_core.file_kinds import BoundedFile, find_kind
 from taesd_core.safetensors_file import SafetensorsError, read_metadata
+from tiler.errors import InputError
 from tiler.metadata import DESCRIPTIONS, Metadata, clean_exif
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.pillow_picture import pillow_limit
-from tiler.sources.png_texts import read_png_texts
+from tiler.sources.png_chunks import read_png_texts
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # What it warns of is checked here.
+SIZE_KEY = "image_size_px"
+"""Name of the size of the image among the texts of a file of latents."""
 EXIF_NAME = "exif"
 """Name of EXIF among the texts of a ``.safetensors``, in base64."""
-OF_THE_FILE = ("latent_space", "image_size_px", "colours", "format", "Software")
+OF_THE_FILE = ("latent_space", SIZE_KEY, "colours", "format", "Software")
 """Texts that are said of the file itself."""
 DESCRIPTION_TAG = 270
 """Where EXIF describes a picture."""
@@ -187,3 +196,41 @@ def _clean(read: Callable[[], Any], left: list[str]) -> bytes:
         except Exception:  # Pillow raises a dozen kinds for damaged EXIF.
             left.append("EXIF, which is damaged")
             return b""
+
+
+def note_size(height: int, width: int) -> dict[str, str]:
+    """Return what the file is to say of the size of an image."""
+    return {SIZE_KEY: f"{width}x{height}"}
+
+
+def tell_not_kept(size: tuple[int, int], whole: tuple[int, int], path: Path) -> str:
+    """Return what is to be said where a file has no place for the size of an image; each (height, width)."""
+    return (
+        f"the image is {size[1]} × {size[0]} px, which {path.suffix} does not keep: it decodes to {whole[1]} × "
+        f"{whole[0]} px; .safetensors and .png keep it"
+    )
+
+
+def read_size(path: Path, whole_px: tuple[int, int], scale: int) -> tuple[int, int] | None:
+    """Return (height, width) of the image that a file keeps with its latents, px; None where it keeps none.
+
+    Args:
+        path: of the latents.
+        whole_px: (height, width) of what they decode to.
+        scale: image px per latent px.
+
+    Raises:
+        InputError: it is no size, or not that of an image which such latents are of.
+    """
+    text = read_texts(path).get(SIZE_KEY)
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,9})x([1-9]\d{0,9})", text)
+    size = (int(found[2]), int(found[1])) if found else (0, 0)
+    if all(whole - scale < side <= whole for side, whole in zip(size, whole_px, strict=True)):
+        return size
+    raise InputError(
+        f"The size that is kept with the latents does not fit them: path={path}, {SIZE_KEY}={printable(text)}, but "
+        f"they decode to {whole_px[1]}x{whole_px[0]}, of which the image may lack less than {scale} px a side. Correct "
+        "it in the file's metadata, or save the latents without it."
+    )

@@ -18,7 +18,7 @@ from numpy.lib import format as npy_format
 
 from tiler.errors import InputError
 from tiler.sources.input_file import shorten
-from tiler.sources.layout import LATENT_TYPES
+from tiler.sources.stored_numbers import LATENT_TYPES
 from tiler.sources.strided_source import StoredArray, StridedSource
 
 HEADER_LIMIT_BYTES = 10_000

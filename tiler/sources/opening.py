@@ -17,12 +17,12 @@ from tiler.sources.axes import parse_axes
 from tiler.sources.colour import Colour, check_colour
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.latent_png import LatentPng
-from tiler.sources.layout import IMAGE_TYPES, LATENT_TYPES
 from tiler.sources.npy_source import NpySource
 from tiler.sources.picture_format import open_picture
 from tiler.sources.safetensors_source import open_safetensors
 from tiler.sources.source import Readable, Source, adopt
-from tiler.sources.tiff_source import open_tiff_latents
+from tiler.sources.stored_numbers import IMAGE_TYPES, LATENT_TYPES
+from tiler.sources.tiff_latents import open_tiff_latents
 from tiler.sources.transparency import Background
 from tiler.sources.zarr_source import ZarrSource, is_zarr
 

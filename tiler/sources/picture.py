@@ -25,11 +25,11 @@ from tiler.sources.colour import Colour, to_srgb
 from tiler.sources.encoding import Encoding
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
-from tiler.sources.layout import VALUES
 from tiler.sources.libvips import decode_strips, fetch, find_type, load_vips
 from tiler.sources.ranges import tell_fewer_bits
 from tiler.sources.source import Source
 from tiler.sources.spool import Spool, count_spooled
+from tiler.sources.stored_numbers import VALUES
 from tiler.sources.transparency import Background
 from tiler.window import Window
 

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 from taesd_core.file_kinds import FileKind
 from tiler.errors import InputError
 from tiler.sources.colour import Colour
-from tiler.sources.input_file import open_regular_file
-from tiler.sources.jpeg_passes import lacks_passes
+from tiler.sources.input_file import HELD_ROWS, check_size, open_regular_file
 from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
 from tiler.sources.picture_boxes import BoxError, count_frames_of_avif
+from tiler.sources.picture_headers import lacks_passes
 from tiler.sources.pillow_picture import FORMATS, open_pillow_picture
-from tiler.sources.png_chunks import ChunkError, check_png_packing, count_frames_of_png
-from tiler.sources.png_texts import read_png_texts
+from tiler.sources.png_chunks import ChunkError, check_png_packing, count_frames_of_png, read_png_texts
 from tiler.sources.positions import Turned
 from tiler.sources.tiff_picture import open_tiff_picture
-from tiler.sources.whole_picture import HELD_ROWS, check_size
 
 if TYPE_CHECKING:
     import pyvips

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import DamagedError, InputError
-from tiler.sources.input_file import open_regular_file, shorten
+from tiler.sources.input_file import LIMIT_PX, check_size, open_regular_file, shorten
 from tiler.sources.libvips import make_image
 from tiler.sources.picture import OpenedPicture
-from tiler.sources.whole_picture import LIMIT_PX, check_size
 
 if TYPE_CHECKING:
     from PIL import Image

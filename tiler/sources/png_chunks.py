@@ -1,7 +1,7 @@
-"""What a PNG says of its size, its colours and of further frames, in the chunks before its pixels.
+"""What a PNG says in its chunks: of its size, its colours, of further frames, and in texts and EXIF, wherever they are.
 
-Of several, the first of this order counts: cICP, iCCP, sRGB, gAMA with cHRM.
-Source: PNG (third edition), 4.3, 11.3.2 and 11.3.6.1 (acTL).
+Of several that speak of colours, the first of this order counts: cICP, iCCP, sRGB, gAMA with cHRM.
+Source: PNG (third edition), 4.3, 11.3.2 and 11.3.6.1 (acTL), 11.3.3 and 11.3.4.5 (texts, eXIf).
 """
 
 import os
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tiler.errors import InputError
-from tiler.sources.input_file import open_regular_file
-from tiler.sources.whole_picture import INFLATED_BYTES_A_BYTE
+from tiler.sources.input_file import INFLATED_BYTES_A_BYTE, open_regular_file
 
 SIZES = {b"cICP": (4, 4), b"iCCP": (3, 2**24), b"sRGB": (1, 1), b"gAMA": (4, 4), b"cHRM": (32, 32)}
 """Least and most bytes of the chunks that speak of colours."""
@@ -121,3 +120,55 @@ def unpack_profile(content: bytes) -> bytes:
 def unpack_numbers(content: bytes) -> tuple[float, ...]:
     """Return the numbers of a gAMA or cHRM chunk."""
     return tuple(number / 100_000 for number in struct.unpack(f">{len(content) // 4}I", content))
+
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TEXTS_BYTES = 2**24
+"""Most that is read of texts in all: a workflow of ComfyUI takes some MB."""
+
+CHUNK_BYTES = 100
+"""What each of their chunks counts besides, or there could be millions."""
+
+
+def read_png_texts(descriptor: int) -> tuple[dict[str, str], bytes, list[str]]:
+    """Return the texts of an open PNG by their names, its EXIF, and the names of what is damaged or too long."""
+    texts: dict[str, str] = {}
+    exif, left = b"", []
+    position, room = len(SIGNATURE), TEXTS_BYTES
+    while len(head := os.pread(descriptor, 8, position)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
+            content = os.pread(descriptor, min(length, room), position + 8)
+            room = max(0, room - len(content) - CHUNK_BYTES)
+            if kind == b"eXIf":
+                exif = content
+            else:
+                name = content[:80].partition(b"\0")[0].decode("latin-1")
+                text = _decode_text(kind, content[len(name) + 1 :], room) if len(content) == length else None
+                if text is None:
+                    left.append(name)
+                else:
+                    room = max(0, room - len(text))
+                    texts.setdefault(name, text)
+        position += 12 + length
+    return texts, exif, left
+
+
+def _decode_text(kind: bytes, rest: bytes, room: int) -> str | None:
+    try:
+        if kind == b"tEXt":
+            return rest.decode("latin-1")
+        if kind == b"zTXt":
+            return _inflate(rest[1:], room).decode("latin-1")
+        _, _, text = rest[2:].split(b"\0", 2)  # behind two flags: a language, the name in it
+        return (_inflate(text, room) if rest[0] else text).decode()
+    except (ValueError, IndexError, zlib.error):
+        return None
+
+
+def _inflate(content: bytes, room: int) -> bytes:
+    inflater = zlib.decompressobj()
+    text = inflater.decompress(content, max(room, 1))
+    if not inflater.eof:
+        raise ValueError("too long, or cut")
+    return text

@@ -9,8 +9,8 @@ import numpy as np
 from taesd_core.safetensors_file import FLOATS, SafetensorsError, read_header, read_metadata
 from tiler.errors import InputError
 from tiler.sources.input_file import printable
-from tiler.sources.keys import choose_key
 from tiler.sources.latent_space import Converted
+from tiler.sources.layout import choose_key
 from tiler.sources.source import LatentSpace, Source
 from tiler.sources.strided_source import StoredArray, StridedSource
 

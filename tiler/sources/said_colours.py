@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiler.colorimetry import D65, SRGB_PRIMARIES, Chromaticity, srgb_to_linear
-from tiler.sources.bmp_header import HeaderError, read_profile_of_bmp
-from tiler.sources.code_points import ADOBE_RGB, find_coded, find_measured, power
-from tiler.sources.encoding import Curve, Encoding
+from tiler.sources.encoding import ADOBE_RGB, Curve, Encoding, find_coded, find_measured, power
 from tiler.sources.icc import IccProfile
 from tiler.sources.picture_boxes import BoxError, read_coded_colours, read_profile_of_jpeg2000
+from tiler.sources.picture_headers import HeaderError, read_profile_of_bmp
 from tiler.sources.png_chunks import ChunkError, read_colour_chunks, unpack_numbers, unpack_profile
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
-from tiler.sources.attributes import clear_missing
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
-from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
+from tiler.sources.layout import find_layout
 from tiler.sources.readings import ChannelsFirst
 from tiler.sources.source import Source
+from tiler.sources.stored_numbers import LATENT_TYPES, check_type, clear_missing
 from tiler.window import Span, Window
 
 

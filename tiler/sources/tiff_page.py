@@ -13,12 +13,10 @@ import numpy as np
 
 from tiler.errors import InputError
 from tiler.sources.encoding import Encoding
-from tiler.sources.input_file import printable
-from tiler.sources.ome_channels import name_other_channels
-from tiler.sources.tiff_colours import find_tiff_colours
+from tiler.sources.input_file import HELD_ROWS, printable
 from tiler.sources.tiff_places import JPEG, check_places
-from tiler.sources.tiff_segments import NONE, ZSTD, Segments, describe_page, read_tiff
-from tiler.sources.whole_picture import HELD_ROWS
+from tiler.sources.tiff_segments import NONE, ZSTD, Segments, describe_page
+from tiler.sources.tiff_tags import find_tiff_colours, name_other_channels, read_tiff
 
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 """Photometric interpretations, and samples a pixel that are colours: grey twice, RGB, palette, inks, YCbCr."""

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from tiler.errors import InputError
-from tiler.sources.input_file import printable
+from tiler.sources.input_file import INFLATED_BYTES_A_BYTE, printable
 from tiler.sources.tiff_segments import DEFLATE, LZW, NONE, OLD_DEFLATE, PACKBITS
-from tiler.sources.whole_picture import INFLATED_BYTES_A_BYTE
 
 JPEG = 7
 MOST_BYTES_A_BYTE = {

@@ -5,32 +5,17 @@ done here, because a deflate stream must not inflate to more than its segment ho
 Source: TIFF 6.0, and Adobe's Technical Note 3 for predictor 3.
 """
 
-import logging
 import math
-import os
-import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError
-from tiler.sources.attributes import find_missing_in_tiff, refuse_packed_tiff
-from tiler.sources.input_file import open_regular_file, shorten
-
 NONE, LZW, DEFLATE, PACKBITS, OLD_DEFLATE, ZSTD = 1, 5, 8, 32773, 32946, 50000
 """Compressions."""
-PAGE_LIMIT = 4096
-"""Most pages of a file; a circle of them has no end."""
-TAG_LIMIT = 1000
-"""Most tags of a page; microscopes write up to 100."""
-REDUCED_OR_MASK = 1 | 4
-"""Of NewSubfileType: a page that shows another one again, smaller, or says which of its pixels count."""
-T = TypeVar("T")
 STRIP_BYTES = 2**20
 """What uncompressed strips that lie one behind the other are cut into, about."""
 SEGMENT_LIMIT_BYTES = 2**30
@@ -39,8 +24,6 @@ FLAT_LIMIT_BYTES = 2**27
 """Largest segment that is decoded whatever it takes in the file."""
 LIMIT_RATIO = 100
 """Most bytes of a segment by one of the file in a larger one."""
-
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # What it warns of is checked here.
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,69 +89,6 @@ class Segments:
         return values
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """What tifffile takes for one array."""
-
-    shape: tuple[int, ...]
-    """Of the array."""
-    dtype: np.dtype[Any]
-    """Of its values, with the byte order of the file."""
-    start_bytes: int | None
-    """Where its values begin, if they lie in the file as they are and in one piece."""
-    pages: list[Segments]
-    """Its pages; none where one is of a kind that is not read here."""
-    named: str | None
-    """Its axes, as far as the file names them; see ``tiler.sources.readings``."""
-    missing: tuple[float, ...]
-    """Values that stand for none."""
-
-
-def read_first_series(path: Path) -> Series:
-    """Read the tags of what tifffile takes for the first array of a TIFF that is no thumbnail, level or mask.
-
-    Raises:
-        InputError: it is damaged, there are several such arrays, or its numbers are packed.
-    """
-
-    def read(tiff: Any, size: int) -> Series:
-        full = [each for each in tiff.series if not each.keyframe.subfiletype & REDUCED_OR_MASK] or tiff.series
-        if len(full) > 1:
-            shapes = ", ".join(str(each.shape) for each in full[:8])
-            raise InputError(
-                f"Several arrays: path={path}, arrays={len(full)}, shapes={shapes}. Nothing says which is meant; save "
-                "that one in a file of its own."
-            )
-        series = full[0]
-        tags = series.keyframe.tags
-        refuse_packed_tiff(tags, f"path={path}")
-        pages = [describe_page(page, size) for page in series.pages]
-        whole = [] if None in pages else [page for page in pages if page is not None]
-        return Series(
-            series.shape,
-            series.dtype.newbyteorder(tiff.byteorder),
-            series.dataoffset,
-            whole,
-            name_axes(series.axes),
-            find_missing_in_tiff(tags, series.dtype),
-        )
-
-    return read_tiff(path, read)
-
-
-def name_axes(axes: str) -> str | None:
-    """Return axes by tifffile's letters: of samples, rows and columns; None where it knows but the shape of an array.
-
-    Pages are rows and columns. But an array that tifffile itself has cut into pages, by its shape alone, has its
-    axes called Q: (rows, columns, channels) become a page for each row.
-    """
-    if "S" not in axes and "C" not in axes and "Q" in axes:
-        return None
-    channels = "S" if "S" in axes else "C"
-    letters = {channels: "C", "Y": "H", "X": "W", "T": "T"}
-    return "".join(letters.get(each, "?") for each in axes)
-
-
 def describe_page(page: Any, size: int) -> Segments | None:
     """Return the segments of a page of a file of ``size`` bytes; None where it is of a kind that is not read here.
 
@@ -206,28 +126,6 @@ def describe_page(page: Any, size: int) -> Segments | None:
     )
     check_segments(segments, size)
     return cut_strips(segments)
-
-
-def check_directories(descriptor: int) -> None:
-    """Go along the list of pages before tifffile does, which spends minutes on what is none.
-
-    Raises:
-        ValueError: there are too many pages, or too many tags in one.
-        struct.error: the file ends before the list does.
-    """
-    start = os.pread(descriptor, 16, 0)
-    order, big = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
-    count, tag_bytes, place = (order + "Q", 20, order + "Q") if big else (order + "H", 12, order + "I")
-    (position,) = struct.unpack_from(place, start, 8 if big else 4)
-    for _ in range(PAGE_LIMIT):
-        (n_tags,) = struct.unpack(count, os.pread(descriptor, struct.calcsize(count), position))
-        if not 0 < n_tags <= TAG_LIMIT:
-            raise ValueError(f"a page of {n_tags} tags")
-        end = position + struct.calcsize(count) + n_tags * tag_bytes
-        (position,) = struct.unpack(place, os.pread(descriptor, struct.calcsize(place), end))
-        if not position:
-            return
-    raise ValueError(f"more than {PAGE_LIMIT} pages")
 
 
 def check_segments(segments: Segments, size: int) -> None:
@@ -316,22 +214,3 @@ _DECOMPRESSORS: dict[int, Callable[[bytes, int], bytes]] = {
     PACKBITS: _imagecodecs("packbits_decode"),
     ZSTD: _imagecodecs("zstd_decode"),
 }
-
-
-def read_tiff(path: Path, read: Callable[[Any, int], T]) -> T:
-    """Return what ``read`` finds in a file, given tifffile's view of it and its size in bytes.
-
-    Raises:
-        InputError: it is damaged, or ``read`` says so.
-    """
-    from tifffile import TiffFile
-
-    try:
-        with os.fdopen(open_regular_file(path), "rb") as file:
-            check_directories(file.fileno())
-            with TiffFile(file, name=path.name) as tiff:
-                return read(tiff, os.fstat(file.fileno()).st_size)
-    except InputError:
-        raise
-    except Exception as error:  # tifffile raises a dozen kinds for a damaged file.
-        raise InputError(f"The TIFF is damaged: path={path} ({shorten(error)}). Copy or save it again.") from error

@@ -4,7 +4,6 @@ A strip or tile is decoded once for all the windows that follow each other, as l
 tiles of work reads the same strips again and again.
 """
 
-import math
 import os
 import threading
 import weakref
@@ -16,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import DamagedError, InputError
-from tiler.sources.attributes import clear_missing
+from tiler.errors import DamagedError
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, shorten
-from tiler.sources.layout import LATENT_TYPES, check_type, find_layout
 from tiler.sources.source import Source
-from tiler.sources.strided_source import StoredArray, StridedSource
-from tiler.sources.tiff_segments import Segments, Series, read_first_series
+from tiler.sources.stored_numbers import clear_missing
+from tiler.sources.tiff_segments import Segments
 from tiler.window import Window, split_window
 
 CACHE_BYTES = 2**28
@@ -130,33 +127,3 @@ class TiffSource(Source):
             raise DamagedError(
                 f"The TIFF is damaged: path={self.path} (segment {index}: {shorten(error)}). Copy or save it again."
             ) from error
-
-
-def open_tiff_latents(path: Path, channels: int, *, index: int | None = None, axes: str | None = None) -> Source:
-    """Open latents in a TIFF: a page of so many samples a pixel, or so many pages of one, of floats.
-
-    Raises:
-        InputError: the file is missing, damaged, or holds something else.
-    """
-    series = read_first_series(path)
-    name = f"path={path}"
-    check_type(series.dtype, LATENT_TYPES, name=name)
-    if series.start_bytes is not None:
-        return StridedSource(path, lambda descriptor, _: _place(series, descriptor), channels, index=index, axes=axes)
-    layout = find_layout(series.shape, channels, name=name, index=index, axes=axes, named=series.named)
-    pages = series.pages
-    interleaved = pages and pages[0].n_samples > 1
-    whole = pages and pages[0].shape[2] * len(pages) == channels and len({page.shape for page in pages}) == 1
-    if not whole or not layout.axes.endswith("HWC" if interleaved else "CHW"):
-        raise InputError(
-            f"No latents that can be read by window: {name}, shape={series.shape}. A page must hold all {channels} "
-            "channels, or one of them, uncompressed or deflated. Save them with numpy.save."
-        )
-    return TiffSource(path, pages, axes=layout.axes, missing=series.missing)
-
-
-def _place(series: Series, descriptor: int) -> StoredArray:
-    assert series.start_bytes is not None
-    declared = math.prod(series.shape) * series.dtype.itemsize
-    room = min(declared, os.fstat(descriptor).st_size - series.start_bytes)
-    return StoredArray(series.shape, series.dtype, series.start_bytes, room, named=series.named, missing=series.missing)

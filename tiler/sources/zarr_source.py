@@ -17,7 +17,7 @@ from tiler.errors import InputError
 from tiler.sources.array_source import ArraySource
 from tiler.sources.axes import name_axes
 from tiler.sources.input_file import printable, shorten
-from tiler.sources.keys import choose_key
+from tiler.sources.layout import choose_key
 from tiler.window import Window
 
 MARKS = ("zarr.json", ".zarray", ".zgroup")

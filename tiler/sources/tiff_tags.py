@@ -1,19 +1,76 @@
-"""What the tags of a TIFF say of its colours, beside a profile, which counts more.
+"""The tags of a TIFF, and what they say of its colours, beside a profile, and of channels in other files.
 
-Source: TIFF 6.0, sections 20 (RGB image colorimetry) and 8 (GrayResponseCurve).
+Source: TIFF 6.0, sections 20 (RGB image colorimetry) and 8 (GrayResponseCurve); OME-TIFF specification 6, "OME-XML
+metadata" and "Multi-file OME-TIFF filesets".
 """
 
-from collections.abc import Sequence
+import logging
+import os
+import re
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiler.colorimetry import D65, SRGB_PRIMARIES, srgb_to_linear
-from tiler.sources.code_points import find_measured
-from tiler.sources.encoding import Encoding
+from tiler.errors import InputError
+from tiler.sources.encoding import Encoding, find_measured
+from tiler.sources.input_file import open_regular_file, shorten
+
+T = TypeVar("T")
+PAGE_LIMIT = 4096
+"""Most pages of a file; a circle of them has no end."""
+TAG_LIMIT = 1000
+"""Most tags of a page; microscopes write up to 100."""
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # What it warns of is checked here.
+
+
+def read_tiff(path: Path, read: Callable[[Any, int], T]) -> T:
+    """Return what ``read`` finds in a file, given tifffile's view of it and its size in bytes.
+
+    Raises:
+        InputError: it is damaged, or ``read`` says so.
+    """
+    from tifffile import TiffFile
+
+    try:
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            check_directories(file.fileno())
+            with TiffFile(file, name=path.name) as tiff:
+                return read(tiff, os.fstat(file.fileno()).st_size)
+    except InputError:
+        raise
+    except Exception as error:  # tifffile raises a dozen kinds for a damaged file.
+        raise InputError(f"The TIFF is damaged: path={path} ({shorten(error)}). Copy or save it again.") from error
+
+
+def check_directories(descriptor: int) -> None:
+    """Go along the list of pages before tifffile does, which spends minutes on what is none.
+
+    Raises:
+        ValueError: there are too many pages, or too many tags in one.
+        struct.error: the file ends before the list does.
+    """
+    start = os.pread(descriptor, 16, 0)
+    order, big = "<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+")
+    count, tag_bytes, place = (order + "Q", 20, order + "Q") if big else (order + "H", 12, order + "I")
+    (position,) = struct.unpack_from(place, start, 8 if big else 4)
+    for _ in range(PAGE_LIMIT):
+        (n_tags,) = struct.unpack(count, os.pread(descriptor, struct.calcsize(count), position))
+        if not 0 < n_tags <= TAG_LIMIT:
+            raise ValueError(f"a page of {n_tags} tags")
+        end = position + struct.calcsize(count) + n_tags * tag_bytes
+        (position,) = struct.unpack(place, os.pread(descriptor, struct.calcsize(place), end))
+        if not position:
+            return
+    raise ValueError(f"more than {PAGE_LIMIT} pages")
+
 
 GREY_RESPONSE, TRANSFER, WHITE, PRIMARIES, TRANSFER_RANGE, REFERENCE = 291, 301, 318, 319, 342, 532
 """The tags."""
@@ -99,3 +156,25 @@ def _read_curves(tags: Any, n_most: int) -> tuple[Any, ...] | None:
         return None
     axis = np.linspace(0, 1, n_entries)
     return tuple(partial(np.interp, xp=axis, fp=part / FULL_LIGHT) for part in table.reshape(-1, n_entries))
+
+
+BINARY_ONLY = re.compile(r"<(?:\w+:)?BinaryOnly\b")
+"""Stands where the XML is in another file."""
+PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+SIZE = re.compile(r"\bSize([XYC])\s*=\s*[\"'](\d+)[\"']")
+
+
+def name_other_channels(tiff: Any, page: int) -> str:
+    """Return what of the picture on a page lies in other files, in words; nothing where it is all here."""
+    tags = tiff.pages[page]
+    if not tiff.is_ome:
+        return ""
+    text = tiff.pages.first.description
+    if BINARY_ONLY.search(text):
+        return "its OME-XML is in another file" if tags.samplesperpixel == 1 else ""
+    for found in PIXELS.findall(text):
+        sizes = {letter: int(digits) for letter, digits in SIZE.findall(found)}
+        here = sizes.get("X") == tags.imagewidth and sizes.get("Y") == tags.imagelength
+        if here and sizes.get("C", 1) > tags.samplesperpixel:
+            return f"channels={sizes['C']} by its OME-XML, here={tags.samplesperpixel}"
+    return ""

@@ -1,13 +1,14 @@
-"""What arrays say of their numbers besides: that they are packed, which stand for none, which are not there.
+"""What the numbers of an array are: of which type, packed ones, those that stand for none, chunks that are not there.
 
-Those are arrays of xarray, Zarr and h5py, by the attributes of netCDF, and TIFFs of GDAL.
+What is said of them besides their type is said by the attributes of netCDF, in arrays of xarray, Zarr and h5py, and
+by the tags of GDAL in a TIFF.
 Source: CF conventions, 2.5.1 and 8.1; GDAL's GTiff driver, "Metadata" and "Nodata value".
 """
 
 import base64
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -15,6 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+
+LATENT_TYPES = ("bfloat16", "float16", "float32", "float64")
+"""Number types of latents."""
+
+IMAGE_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
+"""Number types of images: 0 to 255, 0 to 65535, or floats in [0, 1]."""
+
+VALUES = {
+    np.dtype(np.uint8): (np.arange(256) / 255).astype(np.float32),
+    np.dtype(np.uint16): (np.arange(65536) / 65535).astype(np.float32),
+}
+"""What each integer of an image stands for."""
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 """Tags of a TIFF."""
@@ -114,3 +127,41 @@ def _narrow(values: Iterable[float], dtype: np.dtype[Any]) -> tuple[float, ...]:
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = np.array(list(values), np.float64).astype(dtype).astype(np.float32)
     return tuple(numbers[np.isfinite(numbers)].tolist())
+
+
+def check_type(dtype: np.dtype[Any], types: Sequence[str], *, name: str) -> None:
+    """Refuse numbers that are not of one of ``types``; their byte order does not matter.
+
+    Raises:
+        InputError: they are not.
+    """
+    if dtype.hasobject:
+        raise InputError(
+            f"Python objects, not numbers: {name}, dtype={describe_type(dtype)}. They could run code "
+            "and are never loaded. Save an array of float32."
+        )
+    if dtype.names is not None:
+        raise InputError(
+            f"A structured array, not numbers: {name}, dtype={describe_type(dtype)}, fields={describe_fields(dtype)}. "
+            "Save one of them."
+        )
+    if dtype.name in ("void8", "void16"):
+        raise InputError(
+            f"Raw bytes, not numbers: {name}, dtype=V{dtype.itemsize}. As such NumPy saves bfloat16 (V2) and float8 "
+            "(V1), and does not say which. Convert them before: array.astype(numpy.float32)."
+        )
+    if dtype.name not in types:
+        raise InputError(
+            f"Wrong number type: {name}, dtype={describe_type(dtype)}. It must be one of "
+            f"{', '.join(types)}. Convert it first."
+        )
+
+
+def describe_fields(dtype: np.dtype[Any]) -> str:
+    """Return the names of a structured dtype's fields, kept short: there may be thousands."""
+    return ascii(", ".join(dtype.names or ()))[1:-1][:60]
+
+
+def describe_type(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype, kept short: a structured one may have thousands of fields."""
+    return dtype.name[:40]
