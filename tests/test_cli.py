@@ -22,9 +22,10 @@ import tiler
 from taesd_core.variants import find_weights
 from tiler import api
 from tiler.command.cli import main
+from tiler.dtypes import DType
 from tiler.errors import NonFiniteError, TileError
-from tiler.formats.compression import KINDS, DType
 from tiler.formats.tiff_sink import Layout
+from tiler.formats.tile_codec import Compression
 from tiler.memory import format_bytes
 from tiler.sources.opening import open_image, open_latents
 from tiler.window import Window
@@ -223,7 +224,7 @@ def test_a_compression_that_not_all_readers_know_is_told(folder, calls):
 
 def test_the_command_line_offers_what_the_library_knows():
     options = {option.name: option for option in main.commands["decode"].params}
-    assert sorted(options["compression"].type.choices) == sorted(KINDS)
+    assert sorted(options["compression"].type.choices) == sorted(get_args(Compression))
     assert list(options["dtype"].type.choices) == list(get_args(DType))
     assert list(options["layout"].type.choices) == list(get_args(Layout))
 

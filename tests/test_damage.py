@@ -27,17 +27,10 @@ N_TILES, N_TASKS = 12, 12 + 4 + 1
 N_DAMAGES, N_BY_DEFAULT = 300, 6
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
-pytestmark = pytest.mark.usefixtures("_codecs")
 
 
 class Killed(Exception):
     """What stops a run in these tests."""
-
-
-@pytest.fixture
-def _codecs(request):
-    if request.node.callspec.params["kind"] in ("lzw", "zstd", "webp", "jxl"):
-        pytest.importorskip("imagecodecs")
 
 
 @pytest.fixture(scope="module")

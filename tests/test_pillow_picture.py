@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, features
@@ -24,7 +25,6 @@ def read_whole(source):
 
 
 def encode_jpeg2000(pixels, **options):
-    imagecodecs = pytest.importorskip("imagecodecs")
     if not features.check("jpg_2000"):
         pytest.skip("this Pillow lacks the codec")
     return imagecodecs.jpeg2k_encode(pixels, reversible=True, **options)

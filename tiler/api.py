@@ -17,13 +17,12 @@ from tiler import options
 from tiler.checks.reference import load_reference
 from tiler.checks.verification import Samples, Verification, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
+from tiler.dtypes import DType, check_dtype
 from tiler.errors import AxesError, OptionError, VerificationError
 from tiler.fields import Fields
-from tiler.formats.compression import DType
 from tiler.formats.latent_file import LatentFile
 from tiler.formats.outputs import OutputFile, check_kind, describe_output
 from tiler.formats.sink import check_apart
-from tiler.formats.tile_codec import check_dtype
 from tiler.jobs.engine import run_tile
 from tiler.jobs.job import Job
 from tiler.jobs.room import check_memory

@@ -9,8 +9,8 @@ from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkp
 from taesd_core.load import load_window_model
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
+from tiler.dtypes import DType
 from tiler.errors import InputError, OptionError
-from tiler.formats.compression import DType
 from tiler.latents import Latents
 from tiler.model import Model
 

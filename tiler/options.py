@@ -14,8 +14,8 @@ from dataclasses import fields
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from tiler.dtypes import check_dtype
 from tiler.errors import OptionError
-from tiler.formats.tile_codec import check_dtype
 from tiler.region import find_window
 
 Rule = Callable[[str, Any], Any]

@@ -30,7 +30,7 @@ MOST_PX = 2048
 
 @click.command()
 @click.option("--gigapixels", default=100.0, show_default=True)
-@click.option("--compression", default="zstd" if find_spec("imagecodecs") else "deflate", show_default=True)
+@click.option("--compression", default="zstd", show_default=True)
 @click.option("--samples", default=20, show_default=True, help="Windows that are looked at in each level.")
 @click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where the file lies for a while.")
 @click.option("--chart", type=click.Path(path_type=Path), default="gigapixels.png", show_default=True)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tiler.checks.detail_check import CELL_PX, LUMA, DetailComparison, find_clipped
 from tiler.checks.sampling import cover
-from tiler.checks.written_image import UNITS, DamagedImageError, WrittenImage
+from tiler.checks.written_image import DamagedImageError, WrittenImage
+from tiler.dtypes import UNITS
 from tiler.window import Span, Window
 
 COLOUR_FACTOR = 5

@@ -13,14 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tiler.codecs import JPEG, JPEG_XL, WEBP
 from tiler.errors import InputError
 from tiler.sources.input_file import shorten
 from tiler.window import Window, split_window
 
-JPEG, WEBP, JPEG_XL = 7, 50001, 50002
-"""TIFF's numbers for them."""
-UNITS = {"uint8": 1.0, "uint16": 1 / 257, "float32": 255.0}
-"""Number types of an image, and what 1 is in each, of 255."""
 JPEG_BLOCK_PX = 16
 """Side of what a 4:2:0 JPEG compresses together."""
 

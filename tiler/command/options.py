@@ -168,8 +168,8 @@ precision = _option(
 compression = _option(
     "--compression",
     type=click.Choice(["deflate", "jpeg", "lzw", "none", "webp", "zstd", "jxl"]),
-    help="Of a TIFF or OME-Zarr; deflate, lzw and zstd are lossless. lzw, zstd and jxl need the extra codecs; zstd, "
-    "webp and jxl are not read everywhere.  [default: deflate]",
+    help="Of a TIFF or OME-Zarr; deflate, lzw and zstd are lossless; zstd, webp and jxl are not read "
+    "everywhere.  [default: deflate]",
 )
 quality = _number(
     "--quality",

@@ -5,12 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from tiler.dtypes import DType, check_dtype
 from tiler.errors import OptionError
-from tiler.formats.compression import DType
 from tiler.formats.npy_sink import NpySink
 from tiler.formats.planned_file import PathLike, PlannedFile
 from tiler.formats.strided_sink import count_bytes
-from tiler.formats.tile_codec import check_dtype
 from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from tiler.dtypes import DType
 from tiler.fields import Fields
-from tiler.formats.compression import DType
 from tiler.formats.encoded_sink import count_encoded_bytes
 from tiler.formats.picture_sink import LIMITS, PictureFormat, PictureSink, check_dpi, check_metadata, check_picture
 from tiler.formats.planned_file import PathLike, PlannedFile, check_lossless

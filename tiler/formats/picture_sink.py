@@ -10,13 +10,13 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tiler.dtypes import check_dtype
 from tiler.errors import OptionError
 from tiler.formats.encoded_sink import Appended, EncodedSink
 from tiler.formats.png_writer import is_keyword, write_png
 from tiler.formats.resolution import Resolution
 from tiler.formats.sink import check_rgb
 from tiler.formats.srgb_profile import srgb_profile
-from tiler.formats.tile_codec import check_dtype
 from tiler.metadata import Metadata
 from tiler.phase import Phase
 from tiler.sources.input_file import printable

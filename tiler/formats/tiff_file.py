@@ -4,14 +4,15 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 
+from tiler.codecs import CODECS
+from tiler.dtypes import DType
 from tiler.errors import OptionError
 from tiler.fields import Fields
 from tiler.formats import tiff_sink
-from tiler.formats.compression import KINDS, Compression, DType
 from tiler.formats.planned_file import PathLike, PlannedFile, check_lossless, choose_file_tile, choose_step
 from tiler.formats.resolution import Resolution
 from tiler.formats.tiff_sink import Layout, TiffSink
-from tiler.formats.tile_codec import TileCodec
+from tiler.formats.tile_codec import Compression, TileCodec
 from tiler.metadata import Metadata
 from tiler.options import check_fields
 from tiler.plan import Plan
@@ -44,7 +45,7 @@ class Tiff:
     default "ome" where the name ends in ``.ome.tif`` or the like, else "pages"."""
     compression: Compression = "deflate"
     """"deflate", "lzw", "zstd" and "none" lose nothing, nor do "webp" and "jxl" at a quality of 100; "jpeg" does.
-    "lzw", "zstd" and "jxl" need the extra ``codecs``. Not all readers know "zstd", "webp" and "jxl"."""
+    Not all readers know "zstd", "webp" and "jxl"."""
     quality: int | None = None
     """Of JPEG, WebP and JPEG XL, 1 to 100; 90 by default. What loses nothing has none."""
     file_tile_px: int | None = None
@@ -64,7 +65,7 @@ class Tiff:
     @property
     def caveat(self) -> str:
         """What to know of it: who does not read it."""
-        kind = KINDS.get(self.compression)
+        kind = CODECS.get(self.compression)
         return f"{self.compression} in a TIFF: {kind.caveat}." if kind is not None and kind.caveat else ""
 
     def choose_step(self, size_px: int) -> int:
@@ -116,7 +117,7 @@ class Tiff:
             check_lossless(self.compression, self._choose_quality())
 
     def _choose_quality(self) -> int:
-        kind = KINDS.get(self.compression)
+        kind = CODECS.get(self.compression)
         if self.quality is not None and kind is not None and kind.loss == "never":
             raise OptionError(
                 f"No quality in this compression: quality={self.quality}, compression={self.compression}, which loses "

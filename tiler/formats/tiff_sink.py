@@ -28,13 +28,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError, OptionError, TileError
-from tiler.formats.compression import Compression
 from tiler.formats.ome_xml import write_ome_xml
 from tiler.formats.resolution import Resolution
 from tiler.formats.sink import Piece, Sink, Written, check_rgb, check_whole, cut, find_squares
 from tiler.formats.srgb_profile import srgb_profile
 from tiler.formats.tiff_tables import Tables, list_pages, list_places, round_up
-from tiler.formats.tile_codec import TileCodec
+from tiler.formats.tile_codec import Compression, TileCodec
 from tiler.pyramid import level_shapes
 from tiler.window import Window
 
@@ -225,7 +224,7 @@ class TiffSink(Sink):
                     tile=(size, size),
                     planarconfig="contig",
                     photometric="ycbcr" if is_jpeg else "rgb",
-                    # Without imagecodecs tifffile writes no page of most others, not even an empty one: _mark.
+                    # Of others tifffile wants what they make of a tile; the tag is put right below.
                     compression=None if is_raw else "zlib",
                     predictor=codec.differences or None,
                     subfiletype=1 if level else 0,

@@ -1,13 +1,15 @@
 """How the tiles of a TIFF become bytes, and bytes tiles again; and how many bytes they become at most."""
 
-from importlib.util import find_spec
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tiler.codecs import CODECS
+from tiler.dtypes import check_dtype
 from tiler.errors import OptionError
-from tiler.formats.compression import KINDS, Compression, DType
+
+Compression = Literal["deflate", "jpeg", "lzw", "none", "webp", "zstd", "jxl"]
 
 
 class TileCodec:
@@ -29,21 +31,18 @@ class TileCodec:
             raise OptionError(f"TIFF tiles cannot be {size_px} px wide. Use a multiple of 16 px.")
         if not 1 <= quality <= 100:
             raise OptionError(f"No such quality: quality={quality}. Use 1 to 100.")
-        if compression not in KINDS:
-            raise OptionError(f"No such compression: compression={compression}. Use {', '.join(KINDS)}.")
+        if compression not in get_args(Compression):
+            raise OptionError(
+                f"No such compression: compression={compression}. Use {', '.join(get_args(Compression))}."
+            )
         self.compression, self.quality, self.size_px = compression, quality, size_px
-        self.dtype, self._kind = check_dtype(dtype), KINDS[compression]
+        self.dtype, self._kind = check_dtype(dtype), CODECS[compression]
         if self.dtype.name not in self._kind.dtypes:
             raise OptionError(
                 f"No such numbers in this compression: dtype={self.dtype}, compression={compression}, which holds "
                 f"{', '.join(self._kind.dtypes)}. Use --compression deflate, or another --dtype."
             )
-        if self._kind.needs_imagecodecs and find_spec("imagecodecs") is None:
-            raise OptionError(
-                f"A package is missing: compression={compression} needs imagecodecs. "
-                "Install 'taesd-tiler[codecs]', or use --compression deflate."
-            )
-        self.lossless = self._kind.loss == "never" or (self._kind.loss == "below 100" and quality == 100)
+        self.lossless = self._kind.is_lossless(quality)
         self.tag = self._kind.tag
         self.differences = self._kind.differences and self.dtype.kind == "u"
 
@@ -54,6 +53,7 @@ class TileCodec:
             differences = tile.copy()  # to the pixel on the left, modulo 256 or 65536: predictor 2
             differences[:, 1:] -= tile[:, :-1]
             tile = differences
+        assert self._kind.encode is not None
         return self._kind.encode(tile, self.quality)
 
     def decode(self, content: bytes) -> NDArray[Any]:
@@ -62,52 +62,19 @@ class TileCodec:
         Raises:
             ValueError: it is damaged.
         """
-        shape = (self.size_px, self.size_px, 3)
         try:
-            decoded = self._kind.decode(content)
+            tile = self._kind.decode(content, self._shape, self.dtype.newbyteorder("<"))
         except Exception as error:  # Each library has errors of its own.
             raise ValueError(str(error)) from error
-        if not isinstance(decoded, np.ndarray):
-            decoded = np.frombuffer(decoded, self.dtype.newbyteorder("<"))
-        tile = decoded.reshape(shape)
         return np.add.accumulate(tile, axis=1, dtype=self.dtype) if self.differences else tile
 
     def most_bytes(self) -> int:
-        """Return how many bytes a stored tile takes at most.
+        """Return how many bytes a stored tile takes at most."""
+        return self._kind.count_most_bytes(self._shape, self.dtype, self.quality)
 
-        Where no formula is known it is measured: noise, which no picture comes near.
-        """
-        n_bytes = self.size_px**2 * 3 * self.dtype.itemsize
-        if self.compression == "none":
-            return n_bytes
-        if self.compression == "deflate":
-            # Source: zlib's compressBound.
-            return n_bytes + (n_bytes >> 12) + (n_bytes >> 14) + (n_bytes >> 25) + 13
-        if self.compression == "zstd":
-            # Source: zstd's ZSTD_COMPRESSBOUND.
-            return n_bytes + (n_bytes >> 8) + (max(0, (128 << 10) - n_bytes) >> 11)
-        random = np.random.default_rng(0)
-        bits = random.integers(0, 2, n_bytes, np.uint8) * np.uint8(255)
-        noise = random.integers(0, 256, n_bytes, np.uint8)
-        n_bytes = max(
-            len(self.encode(each.view(self.dtype).reshape(self.size_px, self.size_px, 3))) for each in (bits, noise)
-        )
-        return n_bytes + n_bytes // 16
-
-
-def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the type of pixels.
-
-    Raises:
-        OptionError: it is not among those that are decoded to.
-    """
-    try:
-        found = np.dtype(dtype)
-        if found.name in get_args(DType) and found.isnative:
-            return found
-    except (TypeError, ValueError, SyntaxError, AttributeError, OverflowError):  # NumPy has one for each odd value
-        pass
-    raise OptionError(f"No such numbers: dtype={' '.join(str(dtype).split())[:80]}. Use {', '.join(get_args(DType))}.")
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.size_px, self.size_px, 3
 
 
 def fill_tile(tile: NDArray[Any], size: int) -> NDArray[Any]:

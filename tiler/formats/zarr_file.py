@@ -6,13 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
+from tiler.dtypes import DType, check_dtype
 from tiler.errors import OptionError
 from tiler.fields import Fields
 from tiler.formats import zarr_sink
-from tiler.formats.compression import DType
 from tiler.formats.planned_file import PathLike, PlannedFile, choose_file_tile, choose_step
 from tiler.formats.resolution import Resolution
-from tiler.formats.tile_codec import check_dtype
 from tiler.formats.zarr_shard import ShardCodec, ZarrCompression
 from tiler.formats.zarr_sink import ZarrSink
 from tiler.metadata import Metadata
@@ -31,7 +30,7 @@ class Zarr:
     dtype: DType = "uint8"
     """As of ``Tiff``."""
     compression: ZarrCompression = "deflate"
-    """"deflate" (gzip), "zstd" (with the extra ``codecs``) or "none": nothing is lost."""
+    """"deflate" (gzip), "zstd" or "none": nothing is lost."""
     file_tile_px: int | None = None
     """Side of a chunk, chosen as for ``Tiff``; a tile of the plan is a shard."""
     pyramid: bool = True

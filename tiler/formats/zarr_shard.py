@@ -11,23 +11,19 @@ Source: the specification, https://zarr-specs.readthedocs.io/en/latest/v3/codecs
 import io
 import struct
 import zlib
-from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
+from tiler.codecs import CODECS
+from tiler.dtypes import check_dtype
 from tiler.errors import OptionError
-from tiler.formats.tile_codec import check_dtype, fill_tile
+from tiler.formats.tile_codec import fill_tile
 
 ZarrCompression = Literal["deflate", "zstd", "none"]
 ABSENT = (2**64 - 1, 2**64 - 1)
-_CHUNK_CODECS: dict[str, list[dict[str, Any]]] = {
-    "deflate": [{"name": "gzip", "configuration": {"level": 1}}],
-    "zstd": [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
-    "none": [],
-}
 
 
 class ShardCodec:
@@ -52,11 +48,6 @@ class ShardCodec:
                 f"No such compression of an OME-Zarr: compression={compression}. "
                 f"Use {', '.join(get_args(ZarrCompression))}."
             )
-        if compression == "zstd" and find_spec("imagecodecs") is None:
-            raise OptionError(
-                "A package is missing: compression=zstd needs imagecodecs. "
-                "Install 'taesd-tiler[codecs]', or use --compression deflate."
-            )
         if chunk_px < 1 or shard_px < 1 or shard_px % chunk_px:
             raise OptionError(
                 f"Shards do not consist of whole chunks: shard={shard_px} px, chunk={chunk_px} px. "
@@ -65,11 +56,7 @@ class ShardCodec:
         self.compression, self.shard_px, self.chunk_px = compression, shard_px, chunk_px
         self.channels, self.dtype = channels, check_dtype(dtype)
         self.n_across = shard_px // chunk_px
-
-    @property
-    def chunk_bytes(self) -> int:
-        """What a chunk takes, not compressed."""
-        return self.channels * self.chunk_px**2 * self.dtype.itemsize
+        self._codec = CODECS["gzip" if compression == "deflate" else compression]
 
     @property
     def index_bytes(self) -> int:
@@ -83,7 +70,7 @@ class ShardCodec:
             "name": "sharding_indexed",
             "configuration": {
                 "chunk_shape": [self.channels, self.chunk_px, self.chunk_px],
-                "codecs": [bytes_, *_CHUNK_CODECS[self.compression]],
+                "codecs": [bytes_, *self._codec.zarr],
                 "index_codecs": [bytes_, {"name": "crc32c"}],
                 "index_location": "end",
             },
@@ -132,35 +119,23 @@ class ShardCodec:
 
     def most_bytes(self) -> int:
         """Return how many bytes a shard takes at most."""
-        n_bytes = self.chunk_bytes
-        # Sources: zlib's compressBound and the header of gzip; zstd's ZSTD_COMPRESSBOUND.
-        more = {"deflate": (n_bytes >> 11) + 50, "zstd": (n_bytes >> 8) + 64, "none": 0}[self.compression]
-        return (n_bytes + more) * self.n_across**2 + self.index_bytes
+        n_bytes = self._codec.count_most_bytes(self._stored_shape, self.dtype)
+        return n_bytes * self.n_across**2 + self.index_bytes
+
+    @property
+    def _stored_shape(self) -> tuple[int, int, int]:
+        return self.channels, self.chunk_px, self.chunk_px
 
     def _compress(self, chunk: NDArray[Any]) -> bytes:
-        planes = np.ascontiguousarray(np.moveaxis(chunk, 2, 0), self.dtype.newbyteorder("<")).tobytes()
-        if self.compression == "none":
-            return planes
-        if self.compression == "zstd":
-            import imagecodecs
-
-            return bytes(imagecodecs.zstd_encode(planes, level=1))
-        # gzip's form, without the time of day that the module gzip writes.
-        compressor = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-        return compressor.compress(planes) + compressor.flush()
+        assert self._codec.encode is not None
+        return self._codec.encode(np.ascontiguousarray(np.moveaxis(chunk, 2, 0), self.dtype.newbyteorder("<")), 100)
 
     def _decompress(self, content: bytes) -> NDArray[Any]:
         try:
-            if self.compression == "zstd":
-                import imagecodecs
-
-                content = bytes(imagecodecs.zstd_decode(content))
-            elif self.compression == "deflate":
-                content = zlib.decompress(content, 16 + zlib.MAX_WBITS)
+            planes = self._codec.decode(content, self._stored_shape, self.dtype.newbyteorder("<"))
         except Exception as error:  # Each library has errors of its own.
             raise ValueError(str(error)) from error
-        planes = np.frombuffer(content, self.dtype.newbyteorder("<"))
-        return np.moveaxis(planes.reshape(self.channels, self.chunk_px, self.chunk_px), 0, 2)
+        return np.moveaxis(planes, 0, 2)
 
 
 def crc32c(content: bytes) -> int:

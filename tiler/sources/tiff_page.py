@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tiler.codecs import DEFLATE, JPEG, LZW, NONE, OLD_DEFLATE, PACKBITS, ZSTD
 from tiler.errors import InputError
 from tiler.sources.encoding import Encoding
 from tiler.sources.input_file import HELD_ROWS, printable
-from tiler.sources.tiff_places import JPEG, check_places
-from tiler.sources.tiff_segments import NONE, ZSTD, Segments, describe_page
+from tiler.sources.tiff_places import check_places
+from tiler.sources.tiff_segments import Segments, describe_page
 from tiler.sources.tiff_tags import find_tiff_colours, name_other_channels, read_tiff
 
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
@@ -23,7 +24,7 @@ COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 ASSOCIATED = 1
 """Among ExtraSamples: transparency that the colours are multiplied by."""
-BY_LIBVIPS = (NONE, 2, 3, 4, 5, JPEG, 8, 32773, 32946)
+BY_LIBVIPS = (NONE, 2, 3, 4, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE)
 """The compressions that libvips is built with: three of fax, LZW, JPEG, deflate by both numbers, packbits."""
 FLOAT = 3
 """The sample format of floats."""

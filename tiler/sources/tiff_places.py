@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from tiler.codecs import DEFLATE, JPEG, LZW, NONE, OLD_DEFLATE, PACKBITS
 from tiler.errors import InputError
 from tiler.sources.input_file import INFLATED_BYTES_A_BYTE, printable
-from tiler.sources.tiff_segments import DEFLATE, LZW, NONE, OLD_DEFLATE, PACKBITS
 
-JPEG = 7
 MOST_BYTES_A_BYTE = {
     **{NONE: 1, 2: 214, LZW: 2731, PACKBITS: 64},
     **dict.fromkeys((DEFLATE, OLD_DEFLATE), INFLATED_BYTES_A_BYTE),

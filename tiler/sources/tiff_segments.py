@@ -1,21 +1,19 @@
 """The strips and tiles of a TIFF: where they lie, and what those hold that are no picture of libvips's.
 
 That is latents, pixels as they are, and what libvips is not built to decompress. tifffile finds the tags; decoding is
-done here, because a deflate stream must not inflate to more than its segment holds, whatever it says.
+ours, because a stream must not inflate to more than its segment holds, whatever it says: see ``tiler.codecs``.
 Source: TIFF 6.0, and Adobe's Technical Note 3 for predictor 3.
 """
 
 import math
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-NONE, LZW, DEFLATE, PACKBITS, OLD_DEFLATE, ZSTD = 1, 5, 8, 32773, 32946, 50000
-"""Compressions."""
+from tiler.codecs import NONE, TIFF_CODECS
+
 STRIP_BYTES = 2**20
 """What uncompressed strips that lie one behind the other are cut into, about."""
 SEGMENT_LIMIT_BYTES = 2**30
@@ -78,12 +76,13 @@ class Segments:
         """
         shape = self.segment_shape(row)
         n_bytes = math.prod(shape) * self.dtype.itemsize
-        content = decompress(content, self.compression, n_bytes)
+        # Some programs fill a segment at the bottom beyond the image.
+        content = TIFF_CODECS[self.compression].decompress(content, shape, self.dtype)[:n_bytes]
         if len(content) < n_bytes:
             raise ValueError(f"{len(content)} of {n_bytes} bytes")
         if self.predictor == 3:
-            return undo_float_differences(content[:n_bytes], shape, self.dtype)
-        values = np.frombuffer(content, self.dtype, math.prod(shape)).reshape(shape)
+            return undo_float_differences(content, shape, self.dtype)
+        values = np.frombuffer(content, self.dtype).reshape(shape)
         if self.predictor == 2:
             values = np.add.accumulate(values, axis=1, dtype=self.dtype.newbyteorder("="))
         return values
@@ -99,13 +98,8 @@ def describe_page(page: Any, size: int) -> Segments | None:
     tags = page.keyframe
     if tags.dtype is None or tags.bitspersample not in (8, 16, 32, 64) or tags.imagedepth != 1 or tags.fillorder != 1:
         return None
-    if tags.compression not in _DECOMPRESSORS:
+    if tags.compression not in TIFF_CODECS:
         return None
-    if tags.compression in (LZW, PACKBITS, ZSTD):
-        try:
-            import imagecodecs  # noqa: F401
-        except ImportError:
-            return None
     dtype = tags.dtype.newbyteorder(tags.parent.byteorder)
     # It means nothing where nothing is compressed.
     predictor = 1 if tags.compression == NONE else tags.predictor
@@ -178,11 +172,6 @@ def cut_strips(segments: Segments) -> Segments:
     )
 
 
-def decompress(content: bytes, compression: int, n_bytes: int) -> bytes:
-    """Return about ``n_bytes`` of what was compressed, never many more."""
-    return _DECOMPRESSORS[compression](content, n_bytes)
-
-
 def undo_float_differences(content: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return floats that were stored as differences: of all first bytes of a row, then of all second ones."""
     height, width, samples = shape
@@ -190,27 +179,3 @@ def undo_float_differences(content: bytes, shape: tuple[int, int, int], dtype: n
     planes = np.add.accumulate(differences, axis=1, dtype=np.uint8).reshape(height, dtype.itemsize, width, samples)
     # The highest byte first, whatever the byte order of the file.
     return np.ascontiguousarray(np.moveaxis(planes, 1, 3)).view(dtype.newbyteorder(">"))[..., 0]
-
-
-def _inflate(content: bytes, n_bytes: int) -> bytes:
-    # One more than is needed, or the checksum at the end is not looked at.
-    return zlib.decompressobj().decompress(content, n_bytes + 1)
-
-
-def _imagecodecs(name: str) -> Callable[[bytes, int], bytes]:
-    def decompress(content: bytes, n_bytes: int) -> bytes:
-        import imagecodecs
-
-        return bytes(getattr(imagecodecs, name)(content, out=n_bytes))
-
-    return decompress
-
-
-_DECOMPRESSORS: dict[int, Callable[[bytes, int], bytes]] = {
-    NONE: lambda content, n_bytes: content,
-    DEFLATE: _inflate,
-    OLD_DEFLATE: _inflate,
-    LZW: _imagecodecs("lzw_decode"),
-    PACKBITS: _imagecodecs("packbits_decode"),
-    ZSTD: _imagecodecs("zstd_decode"),
-}
