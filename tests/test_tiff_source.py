@@ -77,6 +77,42 @@ def test_windows_of_latents_are_what_tifffile_wrote(tmp_path, array, options, ki
     check_windows(source, expected)
 
 
+BATCHES = {
+    "pages": (lambda batch: batch.transpose(0, 3, 1, 2), {}),
+    "planes": (lambda batch: batch.transpose(0, 3, 1, 2), {"planarconfig": "separate"}),
+    "interleaved": (lambda batch: batch, {"planarconfig": "contig"}),
+}
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(("order", "options"), BATCHES.values(), ids=BATCHES)
+def test_one_of_a_batch_is_chosen(tmp_path, order, options, compression):
+    path, batch = tmp_path / "x.tif", np.stack([LATENTS, LATENTS[::-1], LATENTS[:, ::-1]])
+    tifffile.imwrite(path, order(batch), compression=compression, **GREY, **options)
+    sources = [open_latents(path, 4, index=index) for index in range(3)]
+    for source, expected in zip(sources, batch, strict=True):
+        np.testing.assert_array_equal(read(source), expected)
+    assert len({source.fingerprint for source in sources}) == 3
+    with pytest.raises(InputError, match=r"batch of several.*--index, 0 to 2"):
+        open_latents(path, 4)
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.filterwarnings("ignore:.*geotransform")
+def test_floats_stored_as_differences_of_integers_are_what_gdal_wrote(tmp_path, dtype, interleave):
+    rasterio = pytest.importorskip("rasterio")
+    size = {"height": HEIGHT, "width": WIDTH, "count": 4, "dtype": dtype}
+    options = {"compress": "deflate", "predictor": 2, "interleave": interleave, "tiled": interleave == "band"}
+    with rasterio.open(
+        tmp_path / "x.tif", "w", driver="GTiff", blockxsize=32, blockysize=16, **size, **options
+    ) as tiff:
+        tiff.write(CHANNELS_FIRST.astype(dtype))
+    with tifffile.TiffFile(tmp_path / "x.tif") as tiff:
+        assert tiff.pages.first.predictor == 2
+    np.testing.assert_array_equal(read(open_latents(tmp_path / "x.tif", 4)), LATENTS)
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_a_page_a_channel_is_read(tmp_path, compression):
     path = tmp_path / "latents.tif"

@@ -98,13 +98,22 @@ def open_tiff_latents(path: Path, channels: int, *, index: int | None = None, ax
     layout = find_layout(series.shape, channels, name=name, index=index, axes=axes, named=series.named)
     pages = series.pages
     interleaved = pages and pages[0].n_samples > 1
-    whole = pages and pages[0].shape[2] * len(pages) == channels and len({page.shape for page in pages}) == 1
-    if not whole or not layout.axes.endswith("HWC" if interleaved else "CHW"):
+    # Of a batch the maps lie one behind the other.
+    n_pages = max(1, channels // pages[0].shape[2]) if pages else 0
+    whole = pages and pages[0].shape[2] * n_pages == channels and len({page.shape for page in pages}) == 1
+    if not whole or len(pages) % n_pages or not layout.axes.endswith("HWC" if interleaved else "CHW"):
         raise InputError(
             f"No latents that can be read by window: {name}, shape={series.shape}. A page must hold all {channels} "
             "channels, or one of them, uncompressed or deflated. Save them with numpy.save."
         )
-    return TiffSource(path, pages, axes=layout.axes, missing=series.missing)
+    start = (layout.index or 0) * n_pages
+    return TiffSource(
+        path,
+        pages[start : start + n_pages],
+        axes=layout.axes,
+        index=layout.index if len(pages) > n_pages else None,
+        missing=series.missing,
+    )
 
 
 def _place(series: Series, descriptor: int) -> StoredArray:

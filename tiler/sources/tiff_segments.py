@@ -84,7 +84,10 @@ class Segments:
             return undo_float_differences(content, shape, self.dtype)
         values = np.frombuffer(content, self.dtype).reshape(shape)
         if self.predictor == 2:
-            values = np.add.accumulate(values, axis=1, dtype=self.dtype.newbyteorder("="))
+            # Of floats too they are differences of integers, of as many bits.
+            integers = values.view(f"{self.dtype.byteorder}u{self.dtype.itemsize}")
+            values = np.add.accumulate(integers, axis=1, dtype=integers.dtype.newbyteorder("="))
+            values = values.view(self.dtype.newbyteorder("="))
         return values
 
 
@@ -103,7 +106,7 @@ def describe_page(page: Any, size: int) -> Segments | None:
     dtype = tags.dtype.newbyteorder(tags.parent.byteorder)
     # It means nothing where nothing is compressed.
     predictor = 1 if tags.compression == NONE else tags.predictor
-    if predictor not in (1, 2, 3) or (predictor == 3) != (predictor > 1 and dtype.kind == "f"):
+    if predictor not in (1, 2, 3) or (predictor == 3 and dtype.kind != "f"):
         return None
     strip_height = min(tags.rowsperstrip, tags.imagelength)
     separate = tags.planarconfig == 2 and tags.samplesperpixel > 1

@@ -35,6 +35,7 @@ class TiffSource(Source):
         pages: its pages, alike but for where they lie.
         cache_bytes: what is kept of decoded segments.
         axes: what it is, where it holds latents, as an array.
+        index: which map of a batch the pages are, where there are others.
         missing: values that stand for none.
 
     Raises:
@@ -48,9 +49,10 @@ class TiffSource(Source):
         *,
         cache_bytes: int = CACHE_BYTES,
         axes: str | None = None,
+        index: int | None = None,
         missing: Sequence[float] = (),
     ) -> None:
-        self.path, self._pages, self.axes = path, pages, axes
+        self.path, self._pages, self.axes, self._index = path, pages, axes, index
         self._missing = missing
         self._descriptor = open_regular_file(path)
         weakref.finalize(self, os.close, self._descriptor)
@@ -66,8 +68,8 @@ class TiffSource(Source):
 
     @property
     def fingerprint(self) -> str:
-        """A text that is another one when the file holds something else."""
-        return fingerprint_file(self._descriptor)
+        """A text that is another one when the file holds something else, or another map of it is meant."""
+        return fingerprint_file(self._descriptor) + ("" if self._index is None else f", index {self._index}")
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, channels) float32 values of ``window``, which lies inside the array."""
