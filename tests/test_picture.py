@@ -263,9 +263,26 @@ def test_16_bits_of_which_the_highest_are_never_used_are_said(tmp_path, kind):
     assert bright.notes == ()
 
 
-def test_a_picture_that_is_replaced_between_opening_and_reading_is_noticed(tmp_path):
-    source = open_image(save(tmp_path / "a.png", NOISE))
-    save(tmp_path / "b.png", NOISE[::-1])
-    os.replace(tmp_path / "b.png", tmp_path / "a.png")
+@pytest.mark.parametrize("change", ["replaced", "rewritten", "removed"])
+@pytest.mark.parametrize("kind", [None, {"tile": (16, 16), "compression": "zlib"}, {}], ids=["png", "tiles", "strips"])
+def test_a_picture_that_changes_between_opening_and_reading_is_noticed(tmp_path, kind, change):
+    def write(path, pixels):
+        if kind is None:
+            save(path, pixels)
+        else:
+            tifffile.imwrite(path, pixels, photometric="rgb", **kind)
+
+    path = tmp_path / "a.png"
+    write(path, NOISE)
+    source = open_image(path)
+    if change == "removed":
+        path.unlink()
+    else:
+        write(tmp_path / "b.png", NOISE[::-1])
+        if change == "replaced":
+            os.replace(tmp_path / "b.png", path)
+        else:
+            path.write_bytes((tmp_path / "b.png").read_bytes())
+            os.utime(path, ns=(0, 10**18))  # A clock may stand still between two writes.
     with pytest.raises(InputError, match="changed while it was in use"):
         read_whole(source)

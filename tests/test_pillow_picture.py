@@ -47,6 +47,15 @@ def test_a_palette_in_a_bmp_is_read(tmp_path):
     np.testing.assert_array_equal(read_whole(open_image(tmp_path / "x.bmp")), (expected / 255).astype(np.float32))
 
 
+def test_a_bmp_of_a_kind_that_is_not_read_is_not_called_damaged(tmp_path):
+    for bits, compression, masks in ((32, 3, (0xFF, 0xFF00, 0xFF0000)), (24, 4, ()), (64, 0, ())):
+        head = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, bits, compression, 0, 0, 0, 0, 0)
+        head += struct.pack(f"<{len(masks)}I", *masks)
+        (tmp_path / "x.bmp").write_bytes(b"BM" + struct.pack("<III", 100, 0, 14 + len(head)) + head + bytes(99))
+        with pytest.raises(InputError, match=r"A kind of BMP that is not read: .*Save it as a PNG"):
+            open_image(tmp_path / "x.bmp")
+
+
 @pytest.mark.parametrize("codestream", [False, True])
 @pytest.mark.parametrize("kind", ["RGB", "grey", "16-bit grey"])
 def test_jpeg_2000_is_what_was_encoded(tmp_path, kind, codestream):

@@ -93,6 +93,7 @@ class PictureSource(Source):
         self._background = Background(background)
         self._descriptor = open_regular_file(picture.path)
         weakref.finalize(self, os.close, self._descriptor)
+        self._state, self._begun = _find_state(picture.path), False
         stored = picture.open()
         self._largest = 0 if stored.format == "ushort" else None
         image, self._notes = self._convert(stored)
@@ -130,6 +131,10 @@ class PictureSource(Source):
         Raises:
             DamagedError: the file is damaged.
         """
+        if self._picture.by_window and not self._begun:
+            # What happens from here on, the run finds when it ends.
+            self._check_unchanged()
+            self._begun = True
         pixels = self._read(window) if self._picture.by_window else self._fill_spool().read(window)
         if self._largest is not None:
             self._largest = max(self._largest, int(pixels.max()))
@@ -139,15 +144,17 @@ class PictureSource(Source):
     def _fill_spool(self) -> Spool:
         with self._turn:
             if self._spool is None:
+                self._check_unchanged()
                 image, _ = self._open()
-                if (image.height, image.width, 3) != self.shape:
-                    raise InputError(f"The file changed while it was in use: path={self._picture.path}. Run again.")
                 spool = Spool(self.shape, self._dtype, self._folder)
                 spool.fill(map(self._lay, decode_strips(image, self._picture.path, self._picture.format)))
-                if not os.path.samestat(os.stat(self._picture.path), os.fstat(self._descriptor)):
-                    raise InputError(f"The file changed while it was in use: path={self._picture.path}. Run again.")
+                self._check_unchanged()
                 self._spool = spool
             return self._spool
+
+    def _check_unchanged(self) -> None:
+        if _find_state(self._picture.path) != self._state:
+            raise InputError(f"The file changed while it was in use: path={self._picture.path}. Run again.")
 
     def _open(self) -> "tuple[pyvips.Image, list[str]]":
         return self._convert(self._picture.open())
@@ -174,3 +181,11 @@ class PictureSource(Source):
 
     def _lay(self, pixels: NDArray[Any]) -> NDArray[Any]:
         return pixels if pixels.shape[2] == 3 else self._background.lay_under(pixels)
+
+
+def _find_state(path: Path) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -55,6 +55,10 @@ def open_pillow_picture(path: Path, kind: str) -> OpenedPicture:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow raises a dozen kinds for a damaged file, SyntaxError among them.
+        if str(error).startswith("Unsupported"):
+            raise InputError(
+                f"A kind of {name} that is not read: path={path} ({shorten(error)}). Save it as a PNG."
+            ) from error
         raise DamagedError(f"The image is damaged: path={path} ({shorten(error)}). Copy or save it again.") from error
 
 
