@@ -12,6 +12,7 @@ import pyvips
 import tifffile
 from PIL import Image, ImageCms
 
+import tiler
 from tiler.errors import InputError, OptionError
 from tiler.formats.srgb_profile import srgb_profile
 from tiler.sources.opening import open_image
@@ -514,3 +515,9 @@ def test_colours_of_another_kind_are_refused(photometric, tmp_path):
         InputError, match=r"Colours that are not read|More channels than colours|A kind of TIFF that is not read"
     ):
         read(tmp_path / "a.tif")
+
+
+def test_a_dry_run_says_what_is_made_of_the_colours(tmp_path):
+    save(tmp_path / "a.png", RGB, profiles.rgb(profiles.DISPLAY_P3, name="wide"))
+    last = tiler.plan_encode(tmp_path / "a.png").summary().splitlines()[-1]
+    assert last == "note     colours converted to sRGB: they were wide"

@@ -231,6 +231,34 @@ def test_chunks_that_are_not_there_are_told(tmp_path, options, files, counts):
         np.testing.assert_array_equal(read(source), expected)
 
 
+@pytest.mark.parametrize("location", ["start", "end"])
+def test_chunks_that_are_not_there_inside_of_a_shard_are_told(tmp_path, location):
+    shards = {"shape": (4, 20, 20), "index_location": location}
+    path = save(tmp_path / "x", BATCH[1], chunks=(4, 5, 10), shards=shards)
+    # Shards go on beyond the edge of the array, but there are no chunks of it.
+    assert open_latents(path, 4).notes == ()
+    # Chunks of nothing but the fill value are not stored.
+    array = zarr.open(path, mode="r+")
+    array[:, 5:10, 10:20] = array[:, 25:30, 40:50] = 0
+    assert len(list(path.glob("c/*/*/*"))) == 6
+    note = "2 of 30 chunks of the input are not there and were read as its fill value, 0.0"
+    assert open_latents(path, 4).notes == (note,)
+    (path / "c/0/1/2").unlink()
+    assert open_latents(path, 4).notes == (note.replace("2 of", "3 of"),)
+
+
+def test_a_dry_run_and_verify_tell_of_chunks_that_are_not_there(tmp_path):
+    path = save(tmp_path / "x", BATCH[1], chunks=(4, 30, 10))
+    (path / "c/0/0/3").unlink()
+    note = "1 of 5 chunks of the input are not there and were read as its fill value, 0.0"
+    assert tiler.plan_decode(path).summary().splitlines()[-1] == f"note     {note}"
+    tiler.decode(path, tmp_path / "x.npy", weights="photo")
+    found = tiler.verify(tmp_path / "x.npy", path, weights="photo", samples=1)
+    assert found.ok
+    assert f"note {note}" in found.lines
+    assert found.verdict.endswith(note)
+
+
 @pytest.mark.parametrize("upscale", [1, 2])
 def test_a_report_tells_of_chunks_that_are_not_there(tmp_path, upscale):
     path = save(tmp_path / "x", BATCH[1], chunks=(4, 30, 10))

@@ -525,6 +525,6 @@ def _verify_file(
         found = verify_image(
             path, image, source, network, load, place=plan.place, samples=samples, seed=seed, progress=progress
         )
-    found = replace(found, axes=axes)
+    found = replace(found, axes=axes, notes=source.notes)
     REPORT.info(found.verdict)
     return found

@@ -137,6 +137,8 @@ class Plan:
     """What the source keeps in memory beside the windows that are read."""
     spool_bytes: int = 0
     """What the source takes of the disk while it is read."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the source before its values are read."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:

@@ -145,7 +145,7 @@ def make_plan(
         raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
     tile = tile_size_px // scale
     held_bytes, spool_bytes = source.held_bytes, source.spool_bytes
-    return Plan(network, height, width, tile, n_workers, region, margins, held_bytes, spool_bytes)
+    return Plan(network, height, width, tile, n_workers, region, margins, held_bytes, spool_bytes, source.notes)
 
 
 def _count_workers(workers: int | None) -> int:

@@ -26,7 +26,8 @@ def summarise_plan(plan: "Plan") -> str:
         "memory": f"about {format_bytes(plan.peak_bytes)} at the peak",
         **_describe_spool(plan),
     }
-    return "\n".join(f"{name:<8} {text}" for name, text in lines.items())
+    notes = [("note", text) for text in plan.notes]
+    return "\n".join(f"{name:<8} {text}" for name, text in [*lines.items(), *notes])
 
 
 def _describe_spool(plan: "Plan") -> dict[str, str]:

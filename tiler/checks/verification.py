@@ -46,6 +46,8 @@ class Verification:
     """The reduced levels, each compared with the level below."""
     axes: str | None = None
     """Axes of the latents, where nobody said them and the file notes them."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the latents."""
 
     @property
     def ok(self) -> bool:
@@ -67,6 +69,7 @@ class Verification:
         """A line for each problem, window and level; what is off says so."""
         return [
             *([f"ok   latents read as {self.axes}, which the file notes"] if self.axes else []),
+            *(f"note {note}" for note in self.notes),
             *(f"OFF  {problem}" for problem in self.problems),
             *(f"{'ok ' if check.ok else 'OFF'}  {check}" for check in self._checks),
         ]
@@ -79,6 +82,7 @@ class Verification:
     def verdict(self) -> str:
         """All of it in one line."""
         noted = f"; latents read as {self.axes}, which the file notes" if self.axes else ""
+        noted += "".join(f"; {note}" for note in self.notes)
         if not self.ok:
             first, *more = [line[5:] for line in self.lines if line.startswith("OFF")]
             others = f" (and {len(more)} more)" if more else ""

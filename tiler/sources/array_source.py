@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import InputError
+from tiler.sources.absent_chunks import tell_absent_chunks
 from tiler.sources.axes import name_axes
 from tiler.sources.fingerprint import fingerprint_array
 from tiler.sources.layout import find_layout
@@ -24,7 +25,6 @@ from tiler.sources.stored_numbers import (
     clear_missing,
     find_missing,
     refuse_packed,
-    tell_absent_chunks,
 )
 from tiler.window import Window
 

@@ -1,4 +1,4 @@
-"""What the numbers of an array are: of which type, packed ones, those that stand for none, chunks that are not there.
+"""What the numbers of an array are: of which type, packed ones, those that stand for none.
 
 What is said of them besides their type is said by the attributes of netCDF, in arrays of xarray, Zarr and h5py, and
 by the tags of GDAL in a TIFF.
@@ -84,20 +84,6 @@ def clear_missing(values: NDArray[np.float32], missing: Iterable[float]) -> NDAr
         if there.any():
             values = np.where(there, np.float32(np.nan), values)
     return values
-
-
-def tell_absent_chunks(array: Any) -> tuple[str, ...]:
-    """Return what is to be said of an array of Zarr that lacks chunks: all of the fill value, or never written."""
-    # Anything may be called so in an array of another kind.
-    with suppress(Exception):
-        n_chunks, n_there = int(array.nchunks), int(array.nchunks_initialized)
-        value = 0.0 if array.fill_value is None else float(array.fill_value)
-        if n_there < n_chunks:
-            return (
-                f"{n_chunks - n_there} of {n_chunks} chunks of the input are not there and were read as its fill "
-                f"value, {value}",
-            )
-    return ()
 
 
 def _refuse(said: dict[str, float], name: str, advice: str) -> NoReturn:
