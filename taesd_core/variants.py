@@ -238,11 +238,7 @@ def _find_unnamed(part: Part, channels: Collection[int]) -> Path:
             return found[0]
     several = " or ".join(f"{variant.name} ({variant.fits})" for variant in fitting)
     fits = f"to latents with {' or '.join(map(str, sorted(channels)))} channels fit" if channels else "there are"
-    raise NoWeightsError(
-        f"No weights were named, and {fits} {several}. Use --weights NAME or --weights FILE (.safetensors, .pth, .h5), "
-        f"or set {ENVIRONMENT} to a file or folder; for a trial, --weights photo (weights of this project's own; not "
-        "Stable Diffusion compatible)."
-    )
+    raise NoWeightsError(f"No weights were named, and {fits} {several}.")
 
 
 def _find_in_folder(variant: Variant, part: Part) -> Path | None:
@@ -277,6 +273,6 @@ def _say_ways(variant: Variant, part: Part) -> str:
     where = f"{file.name} of https://huggingface.co/{file.repository}" if file else variant.source
     fetch = f"Run tiler weights fetch {variant.name} where there is a network, or give " if file else "Give "
     return (
-        f"{fetch}a file with --weights FILE ({where}), or set {ENVIRONMENT} to a file or a folder of such files; for a "
-        "trial, use --weights photo (not Stable Diffusion compatible)."
+        f"{fetch}its file ({where}), or set {ENVIRONMENT} to a file or a folder of such files; for a "
+        "trial, take photo (not Stable Diffusion compatible)."
     )

@@ -177,7 +177,7 @@ class WindowModel:
         if self.dtype == "float16":
             # Its own error, if it is no better there.
             self._other("float32")._run_checked(number, window, borders)
-            raise OverflowError(f"{beyond}. float32 holds them. Use --precision float32 or bfloat16, and start over.")
+            raise OverflowError(f"{beyond}. float32 holds them. Use the precision float32 or bfloat16, and start over.")
         raise OverflowError(f"{beyond}, input's={np.abs(window).max():.3g}. {USE_OTHERS}")
 
     def _other(self, dtype: str) -> "WindowModel":

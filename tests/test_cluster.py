@@ -315,7 +315,7 @@ def test_a_file_that_the_client_has_no_memory_to_complete_is_refused_before_any_
     job = make_far_job(tmp_path, "png")
     job = replace(job, output=replace(job.output, commit_bytes=10**9))
     monkeypatch.setattr(room, "find_memory", lambda: 10**9 - 1)
-    with pytest.raises(RefusedError, match=r"needed=1 GB as predicted in the client.*available=1 GB.*--force"):
+    with pytest.raises(RefusedError, match=r"needed=1 GB as predicted in the client.*available=1 GB.*force=True"):
         run_job(job, None, Cluster(client))
     assert names(tmp_path) == ["latents.npy"]
     monkeypatch.setattr(room, "find_memory", lambda: 10**9)

@@ -120,7 +120,7 @@ def fails(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
-WAYS = ("tiler weights fetch taesd", "--weights FILE", "TAESD_TILER_WEIGHTS", "--weights photo")
+WAYS = ("tiler weights fetch taesd", "its file", "TAESD_TILER_WEIGHTS", "take photo")
 
 
 @contextmanager

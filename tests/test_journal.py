@@ -257,7 +257,7 @@ def test_quarters_stay_few(tmp_path, monkeypatch, seconds):
 def test_a_half_done_job_is_refused_and_named_with_both_ways_out(tmp_path, kind, whole):
     output = stop_after(tmp_path, kind, 5)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(OutputExistsError, match=r"\.part, finished=5 of 12 tiles.*--resume.*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"\.part, finished=5 of 12 tiles.*resume=True.*overwrite=True"):
         run_job(make_job(tmp_path, kind))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     model = CountingModel()
@@ -319,10 +319,10 @@ def test_a_journal_that_cannot_be_read_is_refused_and_nothing_is_touched(tmp_pat
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     was = "of another version, journal format=1" if "format" in content else "damaged"
     for error, options in ((InputError, {"resume": True}), (OutputExistsError, {})):
-        with pytest.raises(error, match=rf"half done, and its journal is {was}: .* without --resume\.") as caught:
+        with pytest.raises(error, match=rf"half done, and its journal is {was}: .* without resume=\.") as caught:
             run_job(make_job(tmp_path, "deflate", **options))
         assert not hasattr(caught.value, "__notes__")
-        assert "Use --resume" not in str(caught.value)
+        assert "Use resume=" not in str(caught.value)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     run_job(make_job(tmp_path, "deflate", overwrite=True))
     assert read_result(output) == whole["deflate"]
@@ -405,7 +405,7 @@ def test_nan_at_the_end_loses_nothing_and_a_run_that_reads_it_as_0_goes_on(tmp_p
 
     whole, _ = run(tmp_path / "whole", "zero")
     folder = tmp_path / "parts"
-    with pytest.raises(NonFiniteError, match="--nonfinite zero") as caught:
+    with pytest.raises(NonFiniteError, match='nonfinite="zero"') as caught:
         run(folder, "error")
     n_kept = int(caught.value.__notes__[0].split()[0])
     assert n_kept > 4

@@ -146,7 +146,7 @@ def test_what_is_planned_computed_lazily_or_shown_small_has_the_size_too(kept, l
 
 
 def test_ends_that_join_are_refused_with_an_image_that_ends_before_its_latents(tmp_path, kept, latents):
-    with pytest.raises(OptionError, match=r"These ends cannot join: wrap=x, .*image_size_px=250x203.*Leave --wrap out"):
+    with pytest.raises(OptionError, match=r"These ends cannot join: wrap=x, .*image_size_px=250x203.*Leave wrap= out"):
         tiler.decode(tiler.Latents(kept, wrap="x"), tmp_path / "a.png", weights="photo")
     whole = keep(tmp_path / "whole.safetensors", latents(26, 32), "256x208")
     report = tiler.decode(tiler.Latents(whole, wrap="x"), tmp_path / "a.png", weights="photo", tile_size_px=TILE_PX)

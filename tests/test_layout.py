@@ -35,8 +35,8 @@ def test_height_width_and_channels_are_found(shape, map_shape, axes):
         pytest.param((0, 4, 7, 9), r"Nothing in it: array, shape=\(0, 4, 7, 9\)", id="empty batch"),
         pytest.param((4, 0, 9), "Nothing in it", id="no rows"),
         pytest.param((4, 7, -9), "Nothing in it", id="negative"),
-        pytest.param((2, 4, 7, 9), "batch=2.*--index, 0 to 1", id="batch"),
-        pytest.param((2, 7, 9, 4), "batch=2.*--index, 0 to 1", id="batch, channels last"),
+        pytest.param((2, 4, 7, 9), "batch=2.*index=0 to 1", id="batch"),
+        pytest.param((2, 7, 9, 4), "batch=2.*index=0 to 1", id="batch, channels last"),
         pytest.param((16, 7, 9), r"shape=\(16, 7, 9\), expected channels=4", id="other channels"),
         pytest.param((7, 4, 9), "expected channels=4", id="channels in the middle"),
         pytest.param((4, 7, 9, 2), "expected channels=4", id="channels where the batch is"),
@@ -73,7 +73,7 @@ def test_one_of_a_batch_is_chosen_by_its_index(shape, index):
 @pytest.mark.parametrize(("shape", "index"), [((3, 4, 7, 9), 3), ((3, 4, 7, 9), -1), ((4, 7, 9), 1), ((1, 4, 7, 9), 1)])
 def test_an_index_outside_of_the_batch_is_refused_in_one_line(shape, index):
     with pytest.raises(
-        InputError, match=rf"Not in the batch: x, index={index}.*--index 0 to {shape[0] - 1 if len(shape) == 4 else 0}"
+        InputError, match=rf"Not in the batch: x, index={index}.*index=0 to {shape[0] - 1 if len(shape) == 4 else 0}"
     ):
         find_layout(shape, 4, name="x", index=index)
 

@@ -103,7 +103,8 @@ def test_what_is_not_taken_along_is_named(tmp_path, name):
     report = decode(latents, tmp_path / name)
     [note] = report.notes
     assert re.fullmatch(
-        r"the metadata of the input \((prompt, workflow|workflow, prompt)\) are not taken along; --keep-metadata does",
+        r"the metadata of the input \((prompt, workflow|workflow, prompt)\) are not taken along; "
+        "keep_metadata=True does",
         note,
     )
     assert name == "a.npy" or read_texts(tmp_path / name) == {}

@@ -48,7 +48,7 @@ def test_a_plan_of_100_gigapixels_is_only_its_axes():
 def test_nothing_to_decode_is_refused():
     with pytest.raises(InputError, match="no pixels"):
         Plan(DECODER, 0, 5, 8)
-    with pytest.raises(OptionError, match="--tile-size"):
+    with pytest.raises(OptionError, match="tile_size_px="):
         Plan(DECODER, 5, 5, 0)
 
 

@@ -127,5 +127,5 @@ def test_a_picture_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_preview_that_memory_cannot_hold_is_refused(monkeypatch):
     monkeypatch.setattr("tiler.jobs.room.find_memory", lambda: 2**30)
-    with pytest.raises(RefusedError, match=r"Too little memory: .* Use a smaller --size\."):
+    with pytest.raises(RefusedError, match=r"Too little memory: .* Use a smaller size_px=\."):
         tiler.preview(Counting((2000, 2000, 4)), weights="photo", size_px=8192)

@@ -54,7 +54,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_latents_of_the_vae_are_told_with_what_to_do(case):
     array = WRONG[case]
-    with pytest.warns(InputWarning, match=r"VAE space: root mean square=.*--latent-space vae.*0\.18215") as told:
+    with pytest.warns(InputWarning, match=r"VAE space: root mean square=.*space=\"vae\".*0\.18215") as told:
         check_range(ArraySource(array, array.shape[2]))
     assert len(told) == 1
     assert len(str(told[0].message).splitlines()) == 1

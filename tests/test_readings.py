@@ -12,7 +12,7 @@ from tiler.sources.axes import name_axes, parse_axes
 from tiler.sources.layout import find_layout
 
 SAYS = {
-    "ask": r"It can be read in [234] ways: x, shape=.*; or .*--axes [A-Z]+ or --axes [A-Z]+",
+    "ask": r"It can be read in [234] ways: x, shape=.*; or .*axes=.[A-Z]+. or axes=.[A-Z]+.",
     "no": r"Wrong number of (channels|axes): x, shape=.*The shape must be",
     "packed": r"Packed latents: x, shape=.*in NumPy: z\.reshape\(",
     "frames": r"Not a single picture: x, shape=.*T.*frames?",
@@ -105,16 +105,16 @@ def test_the_file_is_asked_as_far_as_it_names_its_axes(shape, named, right):
 @pytest.mark.parametrize(
     ("shape", "how", "says"),
     [
-        ((4, 9, 4), {"axes": "HWC", "named": "CHW"}, r"The file names other axes: x, .*axes=CHW, --axes HWC\. Leave"),
+        ((4, 9, 4), {"axes": "HWC", "named": "CHW"}, r"The file names other axes: x, .*axes=CHW, said=HWC\. Leave"),
         ((4, 9, 4), {"axes": "CHW", "named": "HW?"}, "The file names other axes"),
-        ((4, 9, 4), {"axes": "BCHW"}, r"axes=3, --axes BCHW names 4"),
+        ((4, 9, 4), {"axes": "BCHW"}, r"axes=3, said=BCHW, which are 4"),
         ((72, 9, 4), {"named": "?HW"}, "as the file names its axes, axes=CHW, channels=72, expected channels=4"),
         ((4, 2, 2, 9, 9), {"named": "CB?HW"}, "one is unknown"),
         ((5, 4, 9, 9), {"named": "TCHW"}, "5 frames of 9 × 9"),
-        ((1, 16, 9, 4), {"first": "always"}, r"weights for 16 channels, or say --axes BHWC"),
+        ((1, 16, 9, 4), {"first": "always"}, r"weights for 16 channels, or say axes=.BHWC."),
         ((1, 16, 9, 5), {"first": "always"}, r"weights for 16 channels\."),
-        ((1, 4, 1, 9, 9), {}, r"BCTHW, one frame of 9 × 9. If it is one, say --axes BCTHW"),
-        ((2, 4, 9, 9), {"axes": "BCHW"}, "batch=2.*--index, 0 to 1"),
+        ((1, 4, 1, 9, 9), {}, r"BCTHW, one frame of 9 × 9. If it is one, say axes=.BCTHW."),
+        ((2, 4, 9, 9), {"axes": "BCHW"}, "batch=2.*index=0 to 1"),
         ((1, 64, 64), {"axes": "BSC"}, "expected channels=4"),
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""Too little disk or memory is found before any work, with both numbers, and --force goes ahead."""
+"""Too little disk or memory is found before any work, with both numbers, and `force` goes ahead."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ def set_free(monkeypatch, n_bytes):
 def test_a_disk_that_may_be_too_small_is_refused_with_both_numbers(tmp_path, monkeypatch, kind):
     job = make_job(tmp_path, kind)
     set_free(monkeypatch, job.output.most_bytes - 1)
-    with pytest.raises(RefusedError, match=r"needed=\d+ kB at most, free=\d+ kB.*--force") as caught:
+    with pytest.raises(RefusedError, match=r"needed=\d+ kB at most, free=\d+ kB.*force=True") as caught:
         run_job(job)
     assert caught.value.exit_code == 5
     assert not list(tmp_path.iterdir())
@@ -138,7 +138,9 @@ def test_a_file_system_without_a_size_is_not_asked(tmp_path, monkeypatch):
 def test_too_little_memory_is_refused_with_both_numbers(tmp_path, monkeypatch):
     job = make_job(tmp_path, "npy")
     monkeypatch.setattr(room, "find_memory", lambda: job.plan.peak_bytes - 1)
-    with pytest.raises(RefusedError, match=r"needed=\S+ [MG]B as predicted, available=\S+ [MG]B.*--tile-size.*--force"):
+    with pytest.raises(
+        RefusedError, match=r"needed=\S+ [MG]B as predicted, available=\S+ [MG]B.*tile_size_px=.*force=True"
+    ):
         run_job(job)
     assert not list(tmp_path.iterdir())
     run_job(make_job(tmp_path, "npy", force=True))

@@ -122,7 +122,7 @@ def test_a_variant_without_hub_says_where_its_files_are():
         "No such weights on the hub",
         "taesana_decoder.pth",
         "github.com/madebyollin/taesd",
-        "--weights FILE",
+        "its file",
     ):
         assert words in line
 

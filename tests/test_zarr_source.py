@@ -74,7 +74,7 @@ def test_an_array_of_a_group_is_chosen_by_its_key(tmp_path):
     np.testing.assert_array_equal(read(open_latents(tmp_path / "x", 4, key="deep/two")), WHOLE)
     np.testing.assert_array_equal(read(open_latents(tmp_path / "x/deep/two", 4)), WHOLE)
     np.testing.assert_array_equal(read(open_latents(tmp_path / "x/deep", 4)), WHOLE)
-    with pytest.raises(InputError, match=r"Several arrays: path=.*one \(4, 30, 50\).*--key"):
+    with pytest.raises(InputError, match=r"Several arrays: path=.*one \(4, 30, 50\).*key="):
         open_latents(tmp_path / "x", 4)
     with pytest.raises(InputError, match=r"An array, not a group.*key=two"):
         open_latents(tmp_path / "x/deep/two", 4, key="two")

@@ -18,7 +18,7 @@ from tiler.checks.reference import load_reference
 from tiler.checks.verification import Samples, Verification, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.dtypes import DType, check_dtype
-from tiler.errors import AxesError, OptionError, VerificationError
+from tiler.errors import AxesError, Message, Option, OptionError, VerificationError
 from tiler.fields import Fields
 from tiler.formats.latent_file import LatentFile
 from tiler.formats.outputs import OutputFile, check_kind, describe_output
@@ -136,7 +136,9 @@ def decode(
         from tiler.jobs.cluster import Cluster
 
         if workers is not None:
-            raise OptionError(f"A cluster's workers have their own threads: workers={workers}. Leave --workers out.")
+            raise OptionError(
+                f"A cluster's workers have their own threads: workers={workers}. Leave ", Option("workers"), " out."
+            )
         latents, file = _name_for_others(latents, file)
         executor = Cluster(client)
         workers = executor.n_threads
@@ -468,7 +470,7 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     if (height, width) != whole:
         source = ArraySource(average_down(Checked(source), height, width), network.channels_in, axes="HWC")
     plan = Plan(network, height, width, max(height, width))
-    check_memory(plan.peak_bytes, advice="Use a smaller --size")
+    check_memory(plan.peak_bytes, advice=Message("Use a smaller ", Option("size_px")))
     picture = run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
     return picture[: made[0], : made[1]]
 

@@ -21,14 +21,73 @@
 A run that fails after work was done keeps it: the error then has a note that says how much
 (``__notes__``), and ``resume=True`` goes on. OSError, for a full disk, and KeyboardInterrupt come as they are.
 
-A message is one line: what is wrong, ``name=value`` with its unit, the rule, what to do.
+A message is one line: what is wrong, ``name=value`` with its unit, the rule, what to do. Where that is an option, the
+message holds it as an ``Option``: it reads ``overwrite=True`` in Python, and ``--overwrite`` on the command line.
 """
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option that a message names, as it is called in Python."""
+
+    name: str
+    """Of the argument."""
+    value: object = None
+    """What to give for it; None where only the name is meant."""
+
+    def __str__(self) -> str:
+        value = json.dumps(self.value) if isinstance(self.value, str) else self.value
+        return f"{self.name}={'' if value is None else value}"
+
+
+class Message(str):
+    """A text that names options: as arguments of Python, unless somebody asks for it in other words.
+
+    Args:
+        parts: of the text, in order.
+    """
+
+    parts: "tuple[str | Option, ...]"
+
+    def __new__(cls, *parts: "str | Option | Message") -> "Message":
+        """Put the parts together; those of messages among them are taken apart first."""
+        flat: list[str | Option] = []
+        for part in parts:
+            flat.extend(part.parts if isinstance(part, Message) else [part])
+        message = super().__new__(cls, "".join(map(str, flat)))
+        message.parts = tuple(flat)
+        return message
+
+    def word(self, say: Callable[[Option], str]) -> str:
+        """Return the text with each option in the words of ``say``."""
+        return "".join(say(part) if isinstance(part, Option) else part for part in self.parts)
+
+    @property
+    def capitalised(self) -> "Message":
+        """The text as the beginning of a line."""
+        first, *others = self.parts
+        return self if isinstance(first, Option) else Message(first[:1].upper() + first[1:], *others)
+
+
+START_OVER = Message("Start over with ", Option("overwrite", True), " and without ", Option("resume"), ".")
+"""What to do about a half-done output that cannot be gone on with."""
 
 
 class TilerError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of everything that this package raises on purpose.
+
+    Args:
+        parts: of the message, in order.
+    """
 
     exit_code = 1
+
+    def __init__(self, *parts: str | Option) -> None:
+        super().__init__(Message(*parts))
 
 
 class OptionError(TilerError, ValueError):
@@ -46,7 +105,7 @@ class InputError(TilerError, ValueError):
 class NonFiniteError(InputError):
     """The input holds NaN or Inf; ``nonfinite="zero"`` reads them as 0, and goes on with what is finished."""
 
-    remedy = ("--nonfinite", "zero")
+    remedy = Option("nonfinite", "zero")
 
 
 class DamagedError(InputError):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from tiler.errors import AxesQuestion, InputError, OptionError
+from tiler.errors import AxesQuestion, InputError, Option, OptionError
 from tiler.fields import Fields
 from tiler.model import Network
 from tiler.options import check_fields
@@ -104,7 +104,9 @@ class Latents:
         if find_space(source, self.space) == "diffusion" and (self.scale, self.shift) != (None, None):
             raise OptionError(
                 f"Nothing to convert: scale={self.scale}, shift={self.shift}, but the latents are in diffusion space. "
-                "Add --latent-space vae, or leave them out."
+                "Add ",
+                Option("space", "vae"),
+                ", or leave them out.",
             )
         source = to_diffusion_space(
             source,
@@ -144,7 +146,9 @@ class Latents:
         if self.wrap is not None:
             raise OptionError(
                 f"These ends cannot join: wrap={self.wrap}, but the image ends before its latents do, at "
-                f"{SIZE_KEY}={kept[1]}x{kept[0]} of its file. Leave --wrap out, or save the latents without that size."
+                f"{SIZE_KEY}={kept[1]}x{kept[0]} of its file. Leave ",
+                Option("wrap"),
+                " out, or save the latents without that size.",
             )
         return size
 

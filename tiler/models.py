@@ -10,7 +10,7 @@ from taesd_core.load import load_window_model
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
 from tiler.dtypes import DType
-from tiler.errors import InputError, OptionError
+from tiler.errors import InputError, Option, OptionError
 from tiler.latents import Latents
 from tiler.model import Model
 
@@ -18,6 +18,16 @@ PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]
 Engine = Literal["keras", "kernels"]
 """What runs a network: Keras under its backend, or kernels for CPUs."""
+WAYS = (
+    " Use ",
+    Option("weights", "NAME"),
+    " or ",
+    Option("weights", "FILE"),
+    f" (.safetensors, .pth, .h5), or set {ENVIRONMENT} to a file or folder; for a trial, ",
+    Option("weights", "photo"),
+    " (weights of this project's own; not Stable Diffusion compatible).",
+)
+"""How weights are named, for who has named none."""
 
 
 def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | None = None) -> Path:
@@ -36,8 +46,8 @@ def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | Non
     try:
         return find_weights(weights, part, channels)
     except NoWeightsError as error:
-        several = " --axes says how many channels they have, as --weights does." if len(channels) > 1 else ""
-        raise OptionError(f"{error}{several}") from error
+        several = (" ", Option("axes"), " says how many channels they have, as ", Option("weights"), " does.")
+        raise OptionError(str(error), *WAYS, *(several if len(channels) > 1 else ())) from error
     except CheckpointError as error:
         raise InputError(str(error)) from error
 

@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from tiler.dtypes import check_dtype
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.region import find_window
 
 Rule = Callable[[str, Any], Any]
@@ -144,7 +144,9 @@ def file_tile(name: str, value: Any) -> int:
     if not 16 <= side_px <= MOST_FILE_TILE_PX or side_px % 16:
         raise OptionError(
             f"A file cannot have such tiles: file tile={side_px} px. Use a multiple of 16 px, at most "
-            f"{MOST_FILE_TILE_PX} px, that divides the tile: --file-tile 512, or leave it out."
+            f"{MOST_FILE_TILE_PX} px, that divides the tile: ",
+            Option("file_tile_px", 512),
+            ", or leave it out.",
         )
     return side_px
 

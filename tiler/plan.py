@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
-from tiler.errors import InputError, OptionError
+from tiler.errors import InputError, Option, OptionError
 from tiler.model import Axis, Ends, Network
 from tiler.region import check_inside
 from tiler.summary import summarise_plan
@@ -144,13 +144,17 @@ class Plan:
         if min(self.height, self.width) < 1:
             raise InputError(f"The image has no pixels: height={self.height}, width={self.width} latent px.")
         if self.core < 1:
-            raise OptionError(f"A tile has no pixels: core={self.core} latent px. Use a larger --tile-size.")
+            raise OptionError(
+                f"A tile has no pixels: core={self.core} latent px. Use a larger ", Option("tile_size_px"), "."
+            )
         check_inside(self.made, self.height * self.network.scale_out, self.width * self.network.scale_out)
         n_rows, n_columns = (-(-size // self.tile_px) for size in self.made.shape)
         if max(n_rows, n_columns) > AXIS_LIMIT or n_rows * n_columns > TILE_LIMIT:
             raise InputError(
                 f"Too many tiles: {n_rows} × {n_columns} for {self.height} × {self.width} latent px. At most "
-                f"{AXIS_LIMIT} a side and {TILE_LIMIT} in all. Use a larger --tile-size, or cut the input into parts."
+                f"{AXIS_LIMIT} a side and {TILE_LIMIT} in all. Use a larger ",
+                Option("tile_size_px"),
+                ", or cut the input into parts.",
             )
 
     @cached_property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiler.checks.verification import Verification
+from tiler.errors import Message
 from tiler.jobs.job import Executor, Job, run_job
 from tiler.jobs.schedule import Progress
 from tiler.memory import format_bytes
@@ -61,7 +62,7 @@ def run_and_report(job: Job, progress: Progress | None, started: float, executor
     )
 
 
-def describe_report(report: Report) -> str:
+def describe_report(report: Report) -> Message:
     """Return a line that says what was written, how long it took, and the peak memory of this process.
 
     And one of each thing that is to be said of the input.
@@ -82,9 +83,10 @@ def describe_report(report: Report) -> str:
     if report.n_replaced:
         this_run = " by this run" if report.n_resumed else ""
         replaced = f"\n{report.n_replaced:,} values of the input were NaN or Inf and read as 0{this_run}"
-    noted = "".join(f"\n{note[0].upper()}{note[1:]}" for note in report.notes)
-    return (
+    notes = [part for note in report.notes for part in ("\n", Message(note).capitalised)]
+    return Message(
         f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
         f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
-        f"peak memory {format_bytes(peak_bytes)}{damaged}{replaced}{noted}"
+        f"peak memory {format_bytes(peak_bytes)}{damaged}{replaced}",
+        *notes,
     )

@@ -117,7 +117,7 @@ def decode(
             **conduct,
         )
     if not quiet:
-        click.echo(describe_report(report))
+        click.echo(main.say(describe_report(report)))
         if report.verification is not None:
             click.echo(report.verification.verdict)
     if seconds is not None:
@@ -234,7 +234,7 @@ def encode(
             **conduct,
         )
     if not quiet:
-        click.echo(describe_report(report))
+        click.echo(main.say(describe_report(report)))
     if seconds is not None:
         click.echo(seconds.summary())
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from tiler.command.interrupt import INTERRUPTED, stop_in_order
-from tiler.errors import DamagedError, InputWarning, TilerError
+from tiler.errors import DamagedError, InputWarning, Message, Option, TilerError
 
 _FAILED = 6
 
@@ -34,7 +34,7 @@ class Group(click.Group):
         try:
             with stop_in_order(self._how_to_go_on()), warnings.catch_warnings():
                 warnings.simplefilter("always", InputWarning)
-                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                warnings.showwarning = self._show_warning  # type: ignore[assignment]
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Failure(self._add_how_to_go_on("interrupted.", error), INTERRUPTED) from error
@@ -43,7 +43,7 @@ class Group(click.Group):
         except Exception as error:
             if ctx.params["debug"]:
                 traceback.print_exception(error)
-            message, code = _explain(error)
+            message, code = self._explain(error)
             if isinstance(error, DamagedError) and hasattr(error, "__notes__"):
                 code = _FAILED
             raise Failure(self._add_how_to_go_on(message, error), code) from error
@@ -66,12 +66,29 @@ class Group(click.Group):
             code = INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
 
-    def _how_to_go_on(self, remedy: Sequence[str] = ()) -> str:
+    def say(self, text: object) -> str:
+        """Return a text with the options that it names as they are called on the command line."""
+        return text.word(self._say_option) if isinstance(text, Message) else str(text)
+
+    def _say_option(self, option: Option) -> str:
+        flag = next(
+            (
+                (each.secondary_opts or each.opts if option.value is False else each.opts)[0]
+                for command in self.commands.values()
+                for each in command.params
+                if each.name == option.name and each.opts[0].startswith("--")
+            ),
+            f"--{option.name.replace('_', '-')}",
+        )
+        return flag if option.value is None or isinstance(option.value, bool) else f"{flag} {option.value}"
+
+    def _how_to_go_on(self, remedy: Option | None = None) -> str:
         """Return the command that goes on with what this one has left."""
         resumes = {"decode", "encode"} & set(self._words) and "--resume" not in self._words
         # The remedies are none of a cluster's.
         words = _leave_out(self._words, "--scheduler") if remedy else self._words
-        words = ["tiler", *words, *remedy, *(["--resume"] if resumes else [])]
+        added = self._say_option(remedy).split() if remedy else []
+        words = ["tiler", *words, *added, *(["--resume"] if resumes else [])]
         return f"Go on with: {shlex.join(words)}"
 
     def _add_how_to_go_on(self, message: str, error: BaseException) -> str:
@@ -79,7 +96,27 @@ class Group(click.Group):
         # One line of it; but the spaces in a name are the name's.
         message = " ".join([*message.split(), *notes])
         goes_on = bool(notes) and not getattr(error, "starts_over", False)
-        return f"{message} {self._how_to_go_on(getattr(error, 'remedy', ()))}" if goes_on else message
+        return f"{message} {self._how_to_go_on(getattr(error, 'remedy', None))}" if goes_on else message
+
+    def _show_warning(self, message: Warning | str, category: type[Warning], *place: Any) -> None:
+        # Where in the code it was raised is of no use to those who typed a command.
+        click.echo(
+            f"tiler: {self.say(*message.args)}"
+            if isinstance(message, InputWarning)
+            else f"{category.__name__}: {message}",
+            err=True,
+        )
+
+    def _explain(self, error: Exception) -> tuple[str, int]:
+        """Return the message and exit code of an error."""
+        if isinstance(error, TilerError):
+            return self.say(*error.args), error.exit_code
+        if isinstance(error, MemoryError):
+            return f"Out of memory ({error}). Use a smaller --tile-size or fewer --workers.", _FAILED
+        if isinstance(error, OSError):
+            where = f": path={error.filename}" if error.filename else ""
+            return f"{error.strerror or error}{where}. Mend that and run again.", _FAILED
+        return f"Our mistake: {type(error).__name__}: {error}. Please report it, with what --debug says.", 1
 
 
 def _open_standard_streams() -> None:
@@ -100,22 +137,3 @@ def _leave_out(words: Sequence[str], option: str) -> list[str]:
         for before, word in zip(["", *words], words, strict=False)
         if option not in (before, word) and not word.startswith(f"{option}=")
     ]
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    # Where in the code it was raised is of no use to those who typed a command.
-    click.echo(
-        f"tiler: {message}" if issubclass(category, InputWarning) else f"{category.__name__}: {message}", err=True
-    )
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """Return the message and exit code of an error."""
-    if isinstance(error, TilerError):
-        return str(error), error.exit_code
-    if isinstance(error, MemoryError):
-        return f"Out of memory ({error}). Use a smaller --tile-size or fewer --workers.", _FAILED
-    if isinstance(error, OSError):
-        where = f": path={error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{where}. Mend that and run again.", _FAILED
-    return f"Our mistake: {type(error).__name__}: {error}. Please report it, with what --debug says.", 1

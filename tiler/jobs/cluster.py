@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tiler.errors import OptionError, RefusedError, TileError
+from tiler.errors import Message, Option, OptionError, RefusedError, TileError
 from tiler.fields import find_version
 from tiler.jobs.far_tasks import FarJob, FarTasks, close_tasks
 from tiler.jobs.room import check_memory
@@ -97,13 +97,16 @@ class Cluster:
         if self._limits and needed > min(self._limits):
             raise RefusedError(
                 f"Too little memory: needed={format_bytes(needed)} in each worker as predicted, "
-                f"limit={format_bytes(min(self._limits))}. Use a smaller --tile-size, start the workers with more "
-                "--memory-limit, or use --force to try."
+                f"limit={format_bytes(min(self._limits))}. Use a smaller ",
+                Option("tile_size_px"),
+                ", start the workers with more memory, or use ",
+                Option("force", True),
+                " to try.",
             )
         check_memory(
             job.output.commit_bytes,
             " in the client to complete the file",
-            "Write another kind of file, or --force to try",
+            Message("Write another kind of file, or ", Option("force", True), " to try"),
         )
 
     def run(self, job: "Job", journal: "Journal", sink: "Sink", progress: Progress | None) -> None:
@@ -197,7 +200,9 @@ class Cluster:
         except KilledWorker as error:
             raise TileError(
                 f"Workers died again and again over the same tile: {error.last_worker}, task={error.task}. They may "
-                "lack memory: use a smaller --tile-size, or start them with more --memory-limit."
+                "lack memory: use a smaller ",
+                Option("tile_size_px"),
+                ", or start them with more memory.",
             ) from error
         raise TileError(f"The cluster is lost: scheduler={self._client._start_arg}. Start it again.")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tiler import files
-from tiler.errors import InputError, OutputExistsError
+from tiler.errors import START_OVER, InputError, Option, OutputExistsError
 from tiler.fields import Fields, find_difference
 from tiler.formats.sink import Piece, check_output, find_part
 from tiler.jobs.journal_file import COMPLETE, FORMAT, JournalFile, is_taken_back
@@ -60,7 +60,9 @@ class HalfDone:
             return True
         if part_exists and file.created and not overwrite:
             raise OutputExistsError(
-                f"A file without a journal is in the way: path={part}. Move it, or use --overwrite to replace it."
+                f"A file without a journal is in the way: path={part}. Move it, or use ",
+                Option("overwrite", True),
+                " to replace it.",
             )
         return False
 
@@ -70,16 +72,21 @@ class HalfDone:
             was = "damaged" if file.format is None else f"of another version, journal format={file.format}"
             raise (InputError if resume else OutputExistsError)(
                 f"The output is half done, and its journal is {was}: path={file.path}, our format={FORMAT}. "
-                "Nobody can tell what of it is finished. Start over with --overwrite and without --resume."
+                "Nobody can tell what of it is finished. ",
+                START_OVER,
             )
         if not resume:
             n_tiles = sum(level == 0 for level, _, _ in self.pieces)
             raise OutputExistsError(
-                f"The output is half done: path={self._part}, finished={n_tiles} of {self._plan.n_tiles} tiles. "
-                "Use --resume to go on, or --overwrite to start over."
+                f"The output is half done: path={self._part}, finished={n_tiles} of {self._plan.n_tiles} tiles. Use ",
+                Option("resume", True),
+                " to go on, or ",
+                Option("overwrite", True),
+                " to start over.",
             )
         if difference:
             raise InputError(
                 f"The half-done output is of another job: path={self._part}, first difference: {difference}. "
-                "Go on with what it was begun with, or start over with --overwrite and without --resume."
+                "Go on with what it was begun with. Or: ",
+                START_OVER,
             )

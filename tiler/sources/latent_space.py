@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.sources.source import DerivedSource, LatentSpace, Readable, Source
 from tiler.window import Window
 
@@ -78,7 +78,12 @@ def to_diffusion_space(
     if scale is None or shift is None:
         raise OptionError(
             "These latents are in VAE space, and the model's scale and shift are not known: it takes "
-            "(latents - shift) * scale. Say them with --latent-scale and --latent-shift (Stable Diffusion 1 and 2: "
-            "0.18215 and 0, SDXL: 0.13025 and 0), or convert the latents and use --latent-space diffusion."
+            "(latents - shift) * scale. Say them with ",
+            Option("scale"),
+            " and ",
+            Option("shift"),
+            " (Stable Diffusion 1 and 2: 0.18215 and 0, SDXL: 0.13025 and 0), or convert the latents and use ",
+            Option("space", "diffusion"),
+            ".",
         )
     return source if (scale, shift) == (1.0, 0.0) else Converted(source, scale=scale, shift=shift, space="diffusion")

@@ -18,7 +18,7 @@ from typing import Any
 
 from taesd_core.file_kinds import BoundedFile, find_kind
 from taesd_core.safetensors_file import SafetensorsError, read_metadata
-from tiler.errors import InputError
+from tiler.errors import InputError, Message, Option
 from tiler.metadata import DESCRIPTIONS, Metadata, clean_exif
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.pillow_picture import pillow_limit
@@ -56,7 +56,10 @@ def take_along(
     found = read_all(Path(data), picture=picture, page=page) if isinstance(data, str | os.PathLike) else Metadata()
     names = ", ".join(map(printable, found.names[:6])) + (" …" if len(found.names) > 6 else "")
     if not keep:
-        return None, (f"the metadata of the input ({names}) are not taken along; --keep-metadata does",) * bool(names)
+        left = Message(
+            f"the metadata of the input ({names}) are not taken along; ", Option("keep_metadata", True), " does"
+        )
+        return None, (left,) * bool(names)
     notes = []
     if found.has_place:
         notes.append("the metadata that are taken along name a place on earth (GPS)")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from taesd_core.file_kinds import BoundedFile, FileKind, find_kind
-from tiler.errors import AxesError, InputError, OptionError
+from tiler.errors import AxesError, InputError, Option, OptionError
 from tiler.sources.archive_source import open_archive
 from tiler.sources.array_source import ArraySource, SliceableArray
 from tiler.sources.axes import parse_axes
@@ -71,7 +71,7 @@ def open_latents(
         )
         raise InputError(f"Not a file of latents: path={path} is {kind.words}. {advice}")
     if key is not None:
-        raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave --key out.")
+        raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave ", Option("key"), " out.")
     if kind.name == "npy":
         return NpySource(path, channels, index=index, axes=axes)
     if kind.name == "png":
@@ -156,7 +156,7 @@ def choose_only(source: Source, index: int | None) -> Source:
         InputError: another one is asked for.
     """
     if index:
-        raise InputError(f"Not a batch: index={index}. There is one map only; leave --index out.")
+        raise InputError(f"Not a batch: index={index}. There is one map only; leave ", Option("index"), " out.")
     return source
 
 
@@ -168,7 +168,7 @@ def check_order(axes: str | None, name: str) -> None:
         OptionError: they are none.
     """
     if axes is not None and parse_axes(axes) != "HWC":
-        raise AxesError(f"The axes are given: {name}, axes=HWC, --axes {axes}. Leave --axes out.")
+        raise AxesError(f"The axes are given: {name}, axes=HWC, said={axes}. Leave ", Option("axes"), " out.")
 
 
 def check_source(source: Source, channels: int, *, name: str = "source") -> Source:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taesd_core.file_kinds import FileKind
-from tiler.errors import InputError
+from tiler.errors import InputError, Option
 from tiler.sources.colour import Colour
 from tiler.sources.input_file import HELD_ROWS, check_size, open_regular_file
 from tiler.sources.libvips import open_by_libvips
@@ -80,9 +80,15 @@ def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPic
     image = open_by_libvips(path, format, "sequential")
     n_pages = image.get_n_pages()
     if page is not None and not 0 <= page < n_pages:
-        raise InputError(f"No such page: path={path}, page={page}, pages={n_pages}. Use --page 0 to {n_pages - 1}.")
+        raise InputError(
+            f"No such page: path={path}, page={page}, pages={n_pages}. Use ", Option("page", 0), f" to {n_pages - 1}."
+        )
     if page is None and n_pages > 1:
-        raise InputError(f"Several pictures: path={path}, pages={n_pages}. Choose one with --page, 0 to {n_pages - 1}.")
+        raise InputError(
+            f"Several pictures: path={path}, pages={n_pages}. Choose one with ",
+            Option("page", 0),
+            f" to {n_pages - 1}.",
+        )
     options = {"page": page} if page is not None and format in ("WebP", "AVIF") else {}
     return OpenedPicture(
         path,

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError, InputWarning, NonFiniteError, OptionError
+from tiler.errors import InputError, InputWarning, Message, NonFiniteError, Option, OptionError
 from tiler.sources.fingerprint import spread
 from tiler.sources.source import DerivedSource, Readable, Source
 from tiler.window import Window
@@ -121,7 +121,9 @@ def check_finite(values: NDArray[np.float32], window: Window, of: str = "") -> N
     raise NonFiniteError(
         f"The input holds NaN or Inf: value={values[row, column, channel]} at row {window.rows.start + row}, "
         f"column {window.columns.start + column}, channel {channel}{of}. "
-        f"Mend the input{missing}, or use --nonfinite zero."
+        f"Mend the input{missing}, or use ",
+        Option("nonfinite", "zero"),
+        ".",
     )
 
 
@@ -227,10 +229,10 @@ def check_range(source: Source) -> None:
             largest = max(largest, float(np.abs(values).max(initial=0)))
     mean = math.sqrt(squares / max(n_values, 1))
     if mean > LARGEST and largest > FARTHEST:
-        warnings.warn(
+        message = Message(
             f"The latents look like VAE space: root mean square={mean:.3g}, expected about 1. The decoder takes what "
-            "the sampler gives: use --latent-space vae, or multiply them by the model's scaling factor, 0.18215 for "
-            "SD 1 and 2, 0.13025 for SDXL.",
-            InputWarning,
-            stacklevel=3,
+            "the sampler gives: use ",
+            Option("space", "vae"),
+            ", or multiply them by the model's scaling factor, 0.18215 for SD 1 and 2, 0.13025 for SDXL.",
         )
+        warnings.warn(InputWarning(message), stacklevel=3)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tiler.errors import AxesError, AxesQuestion
+from tiler.errors import AxesError, AxesQuestion, Message, Option
 from tiler.sources.axes import parse_axes
 
 ChannelsFirst = Literal["always", "usually"]
@@ -100,13 +100,15 @@ def choose_axes(
     axes = None if said is None else parse_axes(said)
     if axes is not None and len(axes) != len(shape):
         raise AxesError(
-            f"Other axes than were said: {what}, axes={len(shape)}, --axes {said} names {len(axes)}. "
+            f"Other axes than were said: {what}, axes={len(shape)}, said={said}, which are {len(axes)}. "
             "Name each axis of the array."
         )
     named = None if named is None or len(named) != len(shape) else _complete(named)
     if axes is not None and named is not None and not _agree(axes, named):
         raise AxesError(
-            f"The file names other axes: {what}, axes={named}, --axes {said}. Leave --axes out, or mend the file."
+            f"The file names other axes: {what}, axes={named}, said={said}. Leave ",
+            Option("axes"),
+            " out, or mend the file.",
         )
     readings = list_readings(shape, channels)
     if axes is not None:
@@ -121,10 +123,12 @@ def choose_axes(
         raise refuse_shape(shape, channels, name, first=first, picture=picture)
     if len(readings) > 1:
         several = "; or ".join(each.describe(shape) for each in readings)
-        maps = " or ".join(f"--axes {each.axes}" for each in readings)
+        first_map, *others = (Option("axes", each.axes) for each in readings)
         raise AxesQuestion(
-            f"It can be read in {len(readings)} ways: {what}, channels={channels}: {several}. "
-            f"Say which: {maps} (in Python axes=)."
+            f"It can be read in {len(readings)} ways: {what}, channels={channels}: {several}. Say which: ",
+            first_map,
+            *(part for each in others for part in (" or ", each)),
+            ".",
         )
     if readings[0].kind == "packed":
         raise _refuse_packed(readings[0], shape, channels, what)
@@ -179,7 +183,7 @@ def refuse_shape(
     expected = f"(1, {channels}, h, w) or ({channels}, h, w)"
     if first != "always":
         expected = f"(1, {channels}, h, w), ({channels}, h, w), (h, w, {channels}) or (1, h, w, {channels})"
-    return AxesError(f"{wrong}. The shape must be {expected}. {_advise(shape, channels, first, picture=picture)}")
+    return AxesError(f"{wrong}. The shape must be {expected}. ", _advise(shape, channels, first, picture=picture))
 
 
 def _advise(shape: tuple[int, ...], channels: int, first: ChannelsFirst | None, *, picture: bool) -> str:
@@ -193,8 +197,10 @@ def _advise(shape: tuple[int, ...], channels: int, first: ChannelsFirst | None, 
         return "Reshape it."
     if first == "always":
         # Such a file has the channels first; but who wrote it may know better.
-        last = f", or say --axes {'HWC' if len(shape) == 3 else 'BHWC'} (in Python axes=)" * (shape[-1] == channels)
-        return f"Choose weights for {shape[-3]} channels{last}."
+        last = Option("axes", "HWC" if len(shape) == 3 else "BHWC")
+        return Message(
+            f"Choose weights for {shape[-3]} channels", *((", or say ", last) if shape[-1] == channels else ()), "."
+        )
     return "Transpose it" + ("." if picture else ", or choose a variant of so many channels.")
 
 
@@ -215,9 +221,9 @@ def _refuse_packed(reading: Reading, shape: Sequence[int], channels: int, what: 
 
 
 def _refuse_frames(reading: Reading, shape: Sequence[int], what: str) -> AxesError:
-    advice = "To decode one, save it without the axis of frames."
+    advice: str = "To decode one, save it without the axis of frames."
     if shape[reading.axes.index("T")] == 1:
-        advice = f"If it is one, say --axes {reading.axes} (in Python axes=)."
+        advice = Message("If it is one, say ", Option("axes", reading.axes), ".")
     return AxesError(
-        f"Not a single picture: {what}, axes={len(shape)}. It looks like {reading.describe(shape)}. {advice}"
+        f"Not a single picture: {what}, axes={len(shape)}. It looks like {reading.describe(shape)}. ", advice
     )

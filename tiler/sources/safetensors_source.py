@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 
 from taesd_core.safetensors_file import FLOATS, SafetensorsError, read_header, read_metadata
-from tiler.errors import InputError
+from tiler.errors import InputError, Option
 from tiler.sources.input_file import printable
 from tiler.sources.latent_space import Converted
 from tiler.sources.layout import choose_key
@@ -63,7 +63,9 @@ class SafetensorsSource(StridedSource):
         if entry.dtype not in FLOATS:
             raise InputError(
                 f"Wrong number type: path={path}, {name}, dtype={entry.dtype}. It must be one of "
-                f"{', '.join(FLOATS)}. Convert it, or choose another with --key."
+                f"{', '.join(FLOATS)}. Convert it, or choose another with ",
+                Option("key"),
+                ".",
             )
         return StoredArray(
             entry.shape,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError
+from tiler.errors import InputError, Option
 from tiler.sources.array_source import ArraySource
 from tiler.sources.axes import name_axes
 from tiler.sources.input_file import printable, shorten
@@ -71,7 +71,7 @@ class ZarrSource(ArraySource):
                 key = choose_key({each: found.shape for each, found in members.items()}, key, name=name)
                 array, name = members[key], f"{name}, key={printable(key)}"
             elif key is not None:
-                raise InputError(f"An array, not a group: {name}, key={printable(key)}. Leave --key out.")
+                raise InputError(f"An array, not a group: {name}, key={printable(key)}. Leave ", Option("key"), " out.")
             metadata = array.metadata.to_dict()
             named = name_axes(find_dimensions(group.attrs.asdict(), key))
         except InputError:
