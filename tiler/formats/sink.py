@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler import files
-from tiler.errors import InputError, OptionError, OutputExistsError
+from tiler.errors import InputError, Option, OptionError, OutputExistsError
 from tiler.formats.skeleton import Skeleton
 from tiler.window import Window
 
@@ -156,7 +156,9 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     except OSError as error:  # a name that is too long, a folder above that may not be entered
         raise InputError(f"No place for the output: path={path} ({error.strerror}). Name another.") from error
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"The output exists: path={path}. Use --overwrite to replace it, or another name.")
+        raise OutputExistsError(
+            f"The output exists: path={path}. Use ", Option("overwrite", True), " to replace it, or another name."
+        )
 
 
 def _check_place(path: Path) -> None:
