@@ -151,7 +151,7 @@ def test_float16_is_refused_by_the_command_line_and_float32_gives_the_picture(fo
     result = run(*hot, "--precision", "float16")
     assert result.exit_code == 3
     assert "tiler: Tile " in result.stderr
-    assert "--precision float32" in result.stderr
+    assert "Use the precision float32" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(folder.glob("image.*"))
     assert run(*hot).exit_code == 0
