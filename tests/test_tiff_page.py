@@ -83,25 +83,27 @@ def write_ome(path, pixels, pixels_tag, **options):
     return path
 
 
-def describe_image(n_channels, size=(64, 48), prefix=""):
+def describe_image(n_channels, size=(64, 48), prefix="", n_slices=1, n_times=1):
     return (
         f'<Image ID="Image:0"><{prefix}Pixels ID="Pixels:0" DimensionOrder="XYCZT" SizeX="{size[0]}" SizeY="{size[1]}" '
-        f'SizeC="{n_channels}" SizeZ="1" SizeT="1"><TiffData FirstC="0" IFD="0"><UUID FileName="a.ome.tif">urn:uuid:1'
-        f"</UUID></TiffData></{prefix}Pixels></Image>"
+        f'SizeC="{n_channels}" SizeZ="{n_slices}" SizeT="{n_times}"><TiffData FirstC="0" IFD="0">'
+        f'<UUID FileName="a.ome.tif">urn:uuid:1</UUID></TiffData></{prefix}Pixels></Image>'
     )
 
 
 OTHER_CHANNELS = {
     "channels=3 by its OME-XML, here=1": describe_image(3),
     "channels=2 by its OME-XML, here=1": describe_image(2, prefix="ome:"),
+    "slices=5 by its OME-XML, here=1": describe_image(1, n_slices=5),
+    "slices=6 by its OME-XML, here=1": describe_image(1, n_slices=2, n_times=3),
     "its OME-XML is in another file": '<BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:1"/>',
 }
 
 
 @pytest.mark.parametrize("words", OTHER_CHANNELS)
-def test_one_of_several_channels_in_other_files_is_no_picture_of_its_own(tmp_path, words):
+def test_one_of_several_channels_or_slices_in_other_files_is_no_picture_of_its_own(tmp_path, words):
     path = write_ome(tmp_path / "a.ome.tif", ONE[..., 0], OTHER_CHANNELS[words], photometric="minisblack")
-    with pytest.raises(InputError, match=f"Channels in several files.*{words}.*page=0"):
+    with pytest.raises(InputError, match=f"Channels or slices in several files.*{words}.*page=0"):
         open_image(path)
     np.testing.assert_array_equal(read_whole(open_image(path, page=0)) * 255, ONE[..., [0, 0, 0]])
 

@@ -142,8 +142,8 @@ def choose_page(tiff: Any, path: Path, page: int | None) -> int:
     others = name_other_channels(tiff, full[0])
     if others:
         raise InputError(
-            f"Channels in several files: path={path}, {others}. Save colours as one page of RGB, or take this page "
-            f"alone with ",
+            f"Channels or slices in several files: path={path}, {others}. Save colours as one page of RGB, or take "
+            "this page alone with ",
             Option("page", full[0]),
             ".",
         )

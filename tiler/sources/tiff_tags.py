@@ -161,7 +161,7 @@ def _read_curves(tags: Any, n_most: int) -> tuple[Any, ...] | None:
 BINARY_ONLY = re.compile(r"<(?:\w+:)?BinaryOnly\b")
 """Stands where the XML is in another file."""
 PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
-SIZE = re.compile(r"\bSize([XYC])\s*=\s*[\"'](\d+)[\"']")
+SIZE = re.compile(r"\bSize([XYCZT])\s*=\s*[\"'](\d+)[\"']")
 
 
 def name_other_channels(tiff: Any, page: int) -> str:
@@ -177,4 +177,7 @@ def name_other_channels(tiff: Any, page: int) -> str:
         here = sizes.get("X") == tags.imagewidth and sizes.get("Y") == tags.imagelength
         if here and sizes.get("C", 1) > tags.samplesperpixel:
             return f"channels={sizes['C']} by its OME-XML, here={tags.samplesperpixel}"
+        slices = sizes.get("Z", 1) * sizes.get("T", 1)
+        if here and slices > 1:
+            return f"slices={slices} by its OME-XML, here=1"
     return ""
