@@ -6,51 +6,43 @@ On TensorFlow height and width stay free, so no further tracing happens for othe
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from taesd_core.network import STREAMS
-
 if TYPE_CHECKING:
-    from taesd_core.fixed_stage import FixedStageModel
     from taesd_core.stage import Borders, StageModel
 
 BACKENDS = ("tensorflow", "jax")
 Tensor = Any
 CompiledStage = Callable[..., tuple[Tensor, Tensor]]
 """``program(x, borders, *norms)``: what ``StageModel.call`` gives."""
-CompiledFixedStage = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""``program(x, lengths)``: what ``FixedStageModel.call`` gives."""
 
 
-class Execution(NamedTuple):
-    """How the pieces of a stage are run; see examples/benchmarks/README.md for the measurements."""
+def check_backend() -> None:
+    """Refuse a backend of Keras that nothing here is compiled by.
 
-    streams: int
-    """Pieces at a time."""
-    in_pieces: bool
-    """Whether a stage is cut into pieces at all, and programs of fixed size are worth compiling."""
-
-
-def choose_execution() -> Execution:
-    """Return what suits the device: on a CPU pieces that fit its cache, on a GPU whole stages, which fill it best.
-
-    On a CPU two pieces at a time keep all cores busy: while one copies or waits for its last thread, the other
-    computes.
+    Raises:
+        ImportError: it is one.
     """
-    backend = keras.backend.backend()
-    if backend not in BACKENDS:
+    if (backend := keras.backend.backend()) not in BACKENDS:
         raise ImportError(f"No compiled steps for this backend: KERAS_BACKEND={backend}. Use {' or '.join(BACKENDS)}.")
-    if backend == "tensorflow":
+
+
+def is_on_gpu() -> bool:
+    """Tell whether the backend has something better than the CPU, which it then uses.
+
+    Raises:
+        ImportError: it is not installed, or nothing here is compiled by it.
+    """
+    check_backend()
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        on_cpu = not tf.config.list_logical_devices("GPU")
-    else:
-        import jax
+        return bool(tf.config.list_physical_devices("GPU"))
+    import jax
 
-        on_cpu = jax.default_backend() == "cpu"
-    return Execution(streams=STREAMS if on_cpu else 1, in_pieces=on_cpu)
+    return jax.default_backend() != "cpu"
 
 
 def compile_stage(stage: "StageModel", channels: int, dtype: str) -> CompiledStage:
@@ -60,17 +52,6 @@ def compile_stage(stage: "StageModel", channels: int, dtype: str) -> CompiledSta
     else:
         program = _jax_program(stage)
     return lambda x, borders, *norms: program(borders)(x, *norms)
-
-
-def compile_fixed_stage(stage: "FixedStageModel", shape: tuple[int, int, int]) -> CompiledFixedStage:
-    """Return ``stage`` as a compiled function of (1, *shape) maps and (2,) int32 lengths."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        keep_float32()
-        run = tf.function(lambda x, lengths: stage(x, lengths), autograph=False)
-        return run.get_concrete_function(tf.TensorSpec((1, *shape)), tf.TensorSpec((2,), "int32"))
-    return _jax_function(stage)
 
 
 def compile_whole(model: keras.Model) -> Callable[[Tensor], Tensor]:
@@ -83,18 +64,6 @@ def compile_whole(model: keras.Model) -> Callable[[Tensor], Tensor]:
 
         return tf.function(model, autograph=False).get_concrete_function(tf.TensorSpec(model.input_shape))
     return model.predict_on_batch
-
-
-def fuse(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile what lies between two convolutions into loops, one after another, that keep what they can in registers.
-
-    The convolutions stay out of it: TensorFlow's own are faster than those that its compiler makes.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True, autograph=False)
-    return function
 
 
 def keep_float32() -> None:

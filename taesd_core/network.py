@@ -5,17 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
+from taesd_core.costs import Axis, layers_of, macs_of_axes, macs_of_whole, peak_bytes_of_window
 from taesd_core.layers import Block, Layers, convolutions, decoder_layers, encoder_layers
-from taesd_core.pieces import Axis, layers_of, macs_of_axes, macs_of_whole, peak_bytes_of_window
 from taesd_core.receptive_field import Stage, halo_of, scale_of, stages
 from taesd_core.tensors import Tensors
 
-LONGEST_PIECE = 272
-"""Most rows of a piece of a stage on a CPU: 256 and a margin; see examples/benchmarks/README.md."""
-STREAMS = 2
-"""Pieces that run at a time on a CPU."""
-FIXED_PIECE = 288
-"""Most rows of a piece of fixed size, which also computes what is cropped at its margins."""
+KERAS_BYTES = 950_000_000
+"""What Python and TensorFlow take with all programs traced, measured over long runs."""
+KERNELS_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,6 @@ class Network:
 
     layers: Layers
     """The network, in order of execution."""
-    longest_piece: int = LONGEST_PIECE
-    """Most rows of a piece of a stage, at the higher resolution of the stage."""
 
     @classmethod
     def decoder(cls, channels: int) -> "Network":
@@ -91,15 +86,17 @@ class Network:
 
     def macs(self, rows: Iterable[Axis], columns: Iterable[Axis]) -> int:
         """Return the multiply-accumulates of all windows of the product ``rows`` × ``columns``."""
-        return macs_of_axes(self.layers, rows, columns, self.longest_piece)
+        return macs_of_axes(self.layers, rows, columns)
 
     def macs_of_whole(self, height: int, width: int) -> int:
         """Return the multiply-accumulates of the plain whole-image model for ``height`` × ``width`` latent px."""
         return macs_of_whole(self.layers, height, width)
 
-    def peak_bytes(self, rows: Axis, columns: Axis) -> int:
-        """Return about how many bytes of maps are alive at most while one window is run."""
-        return peak_bytes_of_window(self.layers, rows, columns, self.longest_piece, streams=STREAMS)
+    def peak_bytes(self, rows: Axis, columns: Axis, engine: str) -> int:
+        """Return about how many bytes a process takes that runs a window on an engine, input and output apart."""
+        if engine == "kernels":
+            return KERNELS_BYTES + peak_bytes_of_window(self.layers, rows, columns) // 4
+        return KERAS_BYTES + peak_bytes_of_window(self.layers, rows, columns)
 
     @cached_property
     def _scales(self) -> tuple[int, int]:

@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from taesd_core.bounds import Looks
+from taesd_core.costs import is_narrow
 from taesd_core.layers import KERNEL, Block, Clamp, Convolution, Pool, Relu
 from taesd_core.moments import Moments, moments_of_sums
-from taesd_core.pieces import is_narrow
 from taesd_core.receptive_field import Stage
 from taesd_core.tensors import ConvolutionTensors, Float32, Tensors
 
@@ -320,16 +320,6 @@ def pad(x: Tensor, borders: Borders) -> Tensor:
     if not any(borders.rows + borders.columns):
         return x
     return ops.pad(x, ((0, 0), *(tuple(map(int, side)) for side in borders), (0, 0)))
-
-
-def join(pieces: list[Tensor], n_columns: int) -> Tensor:
-    """Return the map whose pieces these are, row by row."""
-    starts = range(0, len(pieces), n_columns)
-    return _concatenate([_concatenate(pieces[start : start + n_columns], axis=2) for start in starts], axis=1)
-
-
-def _concatenate(parts: list[Tensor], axis: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=axis)
 
 
 def fold_upsample(kernel: Float32) -> Float32:

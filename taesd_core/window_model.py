@@ -1,12 +1,9 @@
 """The exact model: a window and its borders go in, the pixels that the window determines come out."""
 
 import copy
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import product
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -15,15 +12,18 @@ from keras import ops
 from numpy.typing import NDArray
 
 from taesd_core.bounds import LARGEST, USE_OTHERS, choose_looks, look_everywhere
-from taesd_core.compile import CompiledStage, choose_execution, compile_stage, is_out_of_memory
-from taesd_core.fixed_programs import FixedPrograms
+from taesd_core.compile import CompiledStage, check_backend, compile_stage, is_out_of_memory
+from taesd_core.costs import axis_spans
+from taesd_core.engines import DeviceMemoryError
 from taesd_core.layers import convolutions
 from taesd_core.moments import Moments
 from taesd_core.network import Network
-from taesd_core.pieces import Axis, Piece, axis_pieces
 from taesd_core.receptive_field import Stage
-from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor, join, moments_of_map
+from taesd_core.stage import Borders, Ends, Output, StageModel, Tensor, moments_of_map
 from taesd_core.tensors import Tensors
+
+Crop = tuple[slice, slice]
+WHOLE = slice(None), slice(None)
 
 
 class Program(NamedTuple):
@@ -59,6 +59,7 @@ class WindowModel:
         dtype: str = "float32",
         everywhere: bool = False,
     ) -> None:
+        check_backend()
         self.network = network
         self.dtype = dtype
         self._statistics: tuple[Moments, ...] = ()
@@ -70,52 +71,34 @@ class WindowModel:
         self._like = partial(WindowModel, network, tensors, output=output)
         self._looking_everywhere = everywhere
         self._others: dict[str, WindowModel] = {}
-        self._fit = partial(FixedPrograms, network, tensors, output)
-        self._fitted: dict[tuple[Axis, Axis], FixedPrograms] = {}
-        self._fixed: FixedPrograms | None = None
         # A device has one memory, and all cores work on a window.
         self._one_at_a_time = Lock()
-        execution = choose_execution()
-        self._streams = ThreadPoolExecutor(execution.streams, thread_name_prefix="piece")
-        self._longest_piece = network.longest_piece if execution.in_pieces else sys.maxsize
-        self._takes_fixed = execution.in_pieces and dtype == "float32"
 
-    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
-        """Return exactly the pixels that ``window`` determines.
+    def __call__(
+        self,
+        window: NDArray[np.float32],
+        borders: tuple[Ends, Ends],
+        crop: Crop = WHOLE,
+        origin: tuple[int, int] = (0, 0),
+    ) -> NDArray[Any]:
+        """Return exactly the pixels that ``window`` determines, or a part of them.
 
         Args:
             window: (height, width, channels) float32: latents, about [-3, 3], or pixels in [0, 1].
             borders: which of its sides are borders of the image.
+            crop: the rows and columns to return of what it determines, output px.
+            origin: where it begins in the image; nothing depends on it here.
 
         Raises:
-            MemoryError: the device's memory does not suffice.
+            DeviceMemoryError: the device's memory does not suffice.
             OverflowError: a map of the network is not finite.
 
         Returns:
-            The pixels of the window less the network's halo on every side that is no border,
+            Of the pixels of the window less the network's halo on every side that is no border, what ``crop`` takes:
             (height', width', channels') of the type of ``output``.
         """
         with self._device(window):
-            return ops.convert_to_numpy(self._run_checked(None, window, borders))[0]
-
-    def fit(self, rows: Axis, columns: Axis) -> "WindowModel":
-        """Return the same model, made ready for many windows of one size; the two share programs and memory.
-
-        On a CPU that takes seconds, and pays from a few million pixels on. Windows of other sizes are run as well.
-        Where it is of no help, the model stays as it is.
-
-        Args:
-            rows: of such a window: length in latent px, and whether its two ends are ends of the image.
-            columns: the same.
-        """
-        if not self._takes_fixed:
-            return self
-        model = copy.copy(self)
-        with self._one_at_a_time:
-            if (rows, columns) not in self._fitted:
-                self._fitted[rows, columns] = self._fit(rows, columns)
-            model._fixed = self._fitted[rows, columns]
-        return model
+            return ops.convert_to_numpy(self._run_checked(None, window, borders)[(0, *crop)])
 
     def with_statistics(self, statistics: Sequence[Moments]) -> "WindowModel":
         """Return the same model with the statistics of the first passes given; it shares programs and memory.
@@ -128,16 +111,23 @@ class WindowModel:
         model._norms = [ops.convert_to_tensor(each.norm) for each in statistics]
         return model
 
-    def gather(self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice]) -> Moments:
+    def gather(
+        self,
+        window: NDArray[np.float32],
+        borders: tuple[Ends, Ends],
+        crop: Crop = WHOLE,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Moments:
         """Return what a window adds to the statistics of the next pass.
 
         Args:
             window: as for a call, with the halo of the pass instead of the network's.
             borders: which of its sides are borders of the image.
             crop: the rows and columns to count of what the window determines, latent px.
+            origin: as for a call.
 
         Raises:
-            MemoryError: the device's memory does not suffice.
+            DeviceMemoryError: the device's memory does not suffice.
             OverflowError: a map of the network is not finite, or the squares of its values are not.
         """
         number = len(self._statistics)
@@ -157,7 +147,7 @@ class WindowModel:
                 yield
         except Exception as error:
             if is_out_of_memory(error):
-                raise MemoryError(f"The device cannot hold this tile: {window.shape[:2]} px.") from error
+                raise DeviceMemoryError(f"The device cannot hold this tile: {window.shape[:2]} px.") from error
             raise
 
     def _run_checked(self, number: int | None, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> Tensor:
@@ -196,29 +186,18 @@ class WindowModel:
         n_norms = sum(program.n_norms for program in programs)
         assert n_norms <= len(self._norms), f"{n_norms} norms, but the statistics of {len(self._norms)} passes"
         norms = iter(self._norms)
-        axes = [(length // network.scale_in, *ends) for length, ends in zip(window.shape, borders, strict=False)]
-        fixed = self._fixed.plan(*axes) if self._fixed is not None and network is self.network else {}
-        rows, columns = (axis_pieces(network.layers, axis, self._longest_piece) for axis in axes)
+        spans = [
+            axis_spans(network.layers, (length // network.scale_in, *ends))
+            for length, ends in zip(window.shape, borders, strict=False)
+        ]
         x, within = ops.convert_to_tensor(window[None], self.dtype), []
-        for number, (program, *pieces) in enumerate(zip(programs, rows, columns, strict=True)):
-            if number in fixed:
-                x, each = fixed[number](x)
-            else:
-                x, each = self._run_stage(program, x, [next(norms) for _ in range(program.n_norms)], *pieces)
-            within += each
+        for program, row, column in zip(programs, *spans, strict=True):
+            given = [next(norms) for _ in range(program.n_norms)]
+            x, each = program.run(x[:, row.read, column.read], Borders(*borders), *given)
+            x = x[:, row.crop, column.crop]
+            within.append(each)
         # Asked once, when all is under way: a device that waits for an answer stands still.
         return x, bool(ops.convert_to_numpy(ops.all(ops.stack(within))))
-
-    def _run_stage(
-        self, program: Program, x: Tensor, norms: list[Tensor], rows: tuple[Piece, ...], columns: tuple[Piece, ...]
-    ) -> tuple[Tensor, list[Tensor]]:
-        def run(piece: tuple[Piece, Piece]) -> tuple[Tensor, Tensor]:
-            row, column = piece
-            out, within = program.run(x[:, row.read, column.read], Borders(row.borders, column.borders), *norms)
-            return out[:, row.crop, column.crop], within
-
-        outs, within = zip(*self._streams.map(run, product(rows, columns)), strict=True)
-        return join(list(outs), len(columns)), list(within)
 
 
 def _compile(

@@ -33,7 +33,7 @@ def run_serially(plan: Plan, model: Callable, source: np.ndarray) -> np.ndarray:
     """What the engine and its schedule amount to, in three lines and without either."""
     output = None
     for tile in plan.tiles():
-        pixels = model(source[tile.read.slices], tile.borders)[tile.crop.slices]
+        pixels = model(source[tile.read.slices], tile.borders, tile.crop.slices, tile.origin)
         output = np.empty(plan.output_shape, pixels.dtype) if output is None else output
         output[tile.write.slices] = pixels
     return output
@@ -44,10 +44,10 @@ class RepeatModel:
 
     halo, scale = 19, 8
 
-    def __call__(self, window, borders):
+    def __call__(self, window, borders, crop=..., origin=None):
         rows, columns = (slice(None if low else self.halo, None if high else -self.halo) for low, high in borders)
         bytes_ = np.clip(window[rows, columns, :3] * 42 + 127, 0, 255).astype(np.uint8)
-        return bytes_.repeat(self.scale, 0).repeat(self.scale, 1)
+        return bytes_.repeat(self.scale, 0).repeat(self.scale, 1)[crop]
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class IntegerDecoder:
     channels_in: int = 2
     channels_out: int = 2
 
-    def __call__(self, window, borders):
+    def __call__(self, window, borders, crop=..., origin=None):
         """Return what the window determines: zeros lie beyond a border, and nothing is known beyond other sides."""
         values = np.rint(window * 1000).astype(np.int64)
         values = np.pad(values, [tuple(end * self.halo for end in ends) for ends in (*borders, (0, 0))])
@@ -46,7 +46,7 @@ class IntegerDecoder:
         pixels = values.repeat(self.scale_out, 0).repeat(self.scale_out, 1)
         phases = np.arange(self.scale_out)
         rows, columns = (np.tile(phases, size // self.scale_out) for size in pixels.shape[:2])
-        return pixels + (7 * rows[:, None] + columns)[..., None]
+        return (pixels + (7 * rows[:, None] + columns)[..., None])[crop]
 
     def decode_whole(self, source: Source):
         """Return the whole image, decoded at once."""

@@ -20,12 +20,12 @@ class SleepyModel(RepeatModel):
     def __init__(self, seconds, calls=None):
         self.seconds, self.calls = seconds, calls
 
-    def __call__(self, window, borders):
+    def __call__(self, window, *place):
         if self.calls:
             with open(self.calls, "a") as file:
                 file.write(f"{os.getpid()}\n")
         time.sleep(self.seconds)
-        return super().__call__(window, borders)
+        return super().__call__(window, *place)
 
 
 def open_file(path):

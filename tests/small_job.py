@@ -30,11 +30,11 @@ class CountingModel(RepeatModel):
         self.n_calls, self.before = 0, before
         self.lock = Lock()
 
-    def __call__(self, window, borders):
+    def __call__(self, window, *place):
         with self.lock:
             number, self.n_calls = self.n_calls, self.n_calls + 1
         self.before(number)
-        return super().__call__(window, borders)
+        return super().__call__(window, *place)
 
 
 class ShrinkModel:
@@ -43,8 +43,8 @@ class ShrinkModel:
     def __init__(self, decoder):
         self.decoder = decoder
 
-    def __call__(self, window, borders):
-        pixels = self.decoder(window[::8, ::8], borders)[::8, ::8, [0, 1, 2, 0]]
+    def __call__(self, window, borders, crop=..., origin=None):
+        pixels = self.decoder(window[::8, ::8], borders)[::8, ::8, [0, 1, 2, 0]][crop]
         return pixels.astype(np.float32) / 42 - 3
 
 

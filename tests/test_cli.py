@@ -90,7 +90,7 @@ WORDS = {
     "--keep-metadata --verify --dry-run --scheduler --profile --quiet",
     "encode": "--axes --weights --tile-size --memory --workers --precision --engine --nonfinite --page --colour "
     "--background --overwrite --resume --force --keep-metadata --dry-run --profile --quiet",
-    "plan": f"{LATENTS} --weights --region --tile-size --memory --workers --file-tile",
+    "plan": f"{LATENTS} --weights --region --tile-size --memory --workers --engine --file-tile",
     "verify": f"{LATENTS} --weights --region --samples --seed --quiet",
     "preview": f"{LATENTS} --weights --size --overwrite --quiet",
     "demo": "--megapixels --overwrite --quiet",
@@ -159,7 +159,7 @@ def test_decode_writes_the_image_and_says_so(folder):
     assert len(result.stdout.splitlines()) == 1
     for word in ("image.tif", "48 × 72 × 3", "4 levels", "6 tiles", format_bytes(contents(folder)["image.tif"])):
         assert word in result.stdout
-    assert re.search(r"in \d+\.\d s; peak memory \d.* [MG]B$", result.stdout)
+    assert re.search(r"in \d+\.\d s by kernels for CPUs; peak memory \d.* [MG]B$", result.stdout)
     with tifffile.TiffFile("image.tif") as tiff:
         assert [level.shape for level in tiff.series[0].levels] == [(48, 72, 3), (24, 36, 3), (12, 18, 3), (6, 9, 3)]
     assert set(contents(folder)) == {"good.npy", "good.png", "image.tif"}
@@ -192,7 +192,7 @@ def test_options_reach_the_library(folder, calls):
     of_latents += ["--upscale", "5", "--wrap", "y"]
     run("decode", "a", "b.tif", *options, "--region", "1,2,30,40", *of_tiff, *of_latents)
     common = {"weights": "w.safetensors", "tile_size_px": 160, "memory_bytes": 2**29, "workers": 3}
-    common |= {"precision": "bfloat16", "engine": "keras", "overwrite": True, "progress": None, "profile": None}
+    common |= {"precision": "bfloat16", "engine": None, "overwrite": True, "progress": None, "profile": None}
     common |= {"resume": True, "force": True, "keep_metadata": True}
     of_picture = {"nonfinite": "zero", "axes": None, "page": None, "colour": "linear", "background": "black"}
     assert calls["encode"] == ([Path("a"), Path("b")], common | of_picture)
@@ -383,13 +383,13 @@ def test_dry_run_of_encode_writes_nothing(folder):
 def test_a_dry_run_that_would_go_on_plans_the_tiles_of_what_is_there(folder, monkeypatch, words):
     n_calls = 0
 
-    def fail_at_the_third(window, borders):
+    def fail_at_the_third(window, borders, crop, origin):
         nonlocal n_calls
         n_calls += 1
         if n_calls > 2:
             raise ZeroDivisionError
         decoded = RepeatModel()(window if words[0] == "decode" else window[::8, ::8], borders)
-        return decoded if words[0] == "decode" else decoded[::8, ::8, [0, 1, 2, 0]].astype(np.float32)
+        return decoded[crop] if words[0] == "decode" else decoded[::8, ::8, [0, 1, 2, 0]][crop].astype(np.float32)
 
     monkeypatch.setattr(api, "load_model", lambda *_: fail_at_the_third)
     assert run(*words, "--weights", "photo", "--tile-size", 24, "--workers", 1).exit_code == 6
@@ -688,14 +688,16 @@ def test_without_standard_error_it_fails_alike_and_writes_alike(folder):
 
 def test_a_backend_that_cannot_be_used_is_named(folder):
     done = subprocess.run(
-        [sys.executable, "-m", "tiler", "decode", "good.npy", "x.npy", "--weights", "photo"],
+        [sys.executable, "-m", "tiler", "decode", "good.npy", "x.npy", "--weights", "photo", "--engine", "keras"],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"PYTHONPATH": ROOT, "KERAS_BACKEND": "openvino"},
     )
     assert done.returncode == 2, done.stderr
-    assert re.fullmatch(r"tiler: Keras' backend cannot be used .*KERAS_BACKEND=tensorflow.*\n", said(done))
+    assert re.fullmatch(
+        r"tiler: The engine cannot be started here: engine=keras .*KERAS_BACKEND=tensorflow.*\n", said(done)
+    )
     assert not Path("x.npy").exists()
 
 
@@ -732,13 +734,14 @@ def test_a_real_run_says_only_its_own_on_standard_error(folder, monkeypatch):
     """In a process of its own, into a file: TensorFlow writes to the descriptor, which no runner sees."""
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     np.save("nan.npy", np.full((6, 9, 4), np.nan, np.float32))
-    begun = r"Decoding to image\.tif: 1 tile, 0\.0 megapixels, about \d+ MB of memory at the peak\n"
+    begun = r"Decoding to image\.tif: 1 tile, 0\.0 megapixels, by Keras, about \d+ MB of memory at the peak\n"
     for words, code, expected in (
         (["nan.npy"], 3, begun + r"tiler: .*NaN.*\n"),
         (["good.npy"], 0, begun),
         (["good.npy", "--quiet", "--overwrite"], 0, ""),
     ):
         command = [sys.executable, "-m", "tiler", "decode", words[0], "image.tif", "--weights", "photo", *words[1:]]
+        command += ["--engine", "keras"]
         with open("log", "w+") as log:
             done = subprocess.run(
                 command, stdout=subprocess.PIPE, stderr=log, check=False, env=os.environ | {"PYTHONPATH": ROOT}

@@ -252,12 +252,36 @@ class FailingModel(RepeatModel):
     def __init__(self, calls):
         self.calls = calls
 
-    def __call__(self, window, borders):
+    def __call__(self, window, *place):
         with open(self.calls, "a") as file:
             file.write(".")
             if file.tell() >= 20:
                 raise RuntimeError("no more")
-        return super().__call__(window, borders)
+        return super().__call__(window, *place)
+
+
+def pretend_to_have_a_gpu(there):
+    """In a worker: its machine has a GPU, or not."""
+    from taesd_core import engines
+
+    engines.has_gpu = lambda: there
+
+
+def test_workers_that_would_take_different_engines_are_asked_which(tmp_path, client):
+    one, other = client.scheduler_info(n_workers=-1)["workers"]
+    np.save(tmp_path / "z.npy", np.zeros((9, 9, 4), np.float32))
+    arguments = tmp_path / "z.npy", tmp_path / "image.npy"
+    try:
+        client.run(pretend_to_have_a_gpu, True, workers=[other])
+        with pytest.raises(OptionError, match=f"(?=.*kernels on {one})(?=.*keras on {other}).*engine"):
+            tiler.decode(*arguments, weights="photo", client=client)
+        assert names(tmp_path) == ["z.npy"]
+        assert tiler.decode(*arguments, weights="photo", client=client, engine="kernels").engine == "kernels"
+    finally:
+        client.run(pretend_to_have_a_gpu, False)
+    alone = tiler.decode(tmp_path / "z.npy", tmp_path / "alone.npy", weights="photo", engine="kernels")
+    assert alone.engine == "kernels"
+    np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), np.load(tmp_path / "alone.npy"))
 
 
 def test_a_worker_that_sees_another_input_does_nothing(tmp_path, client):

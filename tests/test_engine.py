@@ -41,12 +41,12 @@ def window(fill=0.0, dtype=np.float32):
 )
 def test_a_tile_that_fails_is_named(given, error, says):
     with pytest.raises(error, match=says) as caught:
-        run_tile(TILE, Giving(given), lambda window, borders: pytest.fail("the model was run"))
+        run_tile(TILE, Giving(given), lambda window, *place: pytest.fail("the model was run"))
     assert str(TILE.read) in str(caught.value)
 
 
 def test_values_that_the_model_cannot_bear_are_named_by_their_tile():
-    def overflow(window, borders):
+    def overflow(window, *place):
         raise OverflowError("It overflows. Use another.")
 
     with pytest.raises(ModelOverflowError, match=r"Tile 1, 2 .*: It overflows\. Use another\.") as caught:

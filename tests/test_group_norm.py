@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 import tiler
 from taesd_core.checkpoint import CheckpointError, load_checkpoint
+from taesd_core.engines import DeviceMemoryError
 from taesd_core.families import FAMILIES
 from taesd_core.network import Network
 from taesd_core.tensors import ConvolutionTensors
@@ -165,11 +166,11 @@ def test_a_pass_whose_tile_does_not_fit_is_gathered_in_quarters(cases):
             self.model = self.model.with_statistics(statistics)
             return self
 
-        def gather(self, window, borders, crop):
+        def gather(self, window, borders, crop, origin):
             if crop[0].stop - crop[0].start > 10:
                 self.n_refused += 1
-                raise MemoryError
-            return self.model.gather(window, borders, crop)
+                raise DeviceMemoryError
+            return self.model.gather(window, borders, crop, origin)
 
         __call__ = None
 
@@ -244,11 +245,11 @@ def test_a_resumed_decode_gathers_again_and_gives_the_same_bytes(cases, tmp_path
         def with_statistics(self, statistics):
             return Failing(self.model.with_statistics(statistics))
 
-        def __call__(self, window, borders):
+        def __call__(self, window, *place):
             n_calls.append(window.shape)
             if len(n_calls) == 5:
                 raise OSError("gone")
-            return self.model(window, borders)
+            return self.model(window, *place)
 
     with monkeypatch.context() as patch:
         patch.setattr(api, "load_model", lambda *arguments: Failing(load(*arguments)))

@@ -27,10 +27,10 @@ journal.SYNC_SECONDS = {sync_seconds}
 calls = os.open({calls!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 class SlowModel(RepeatModel):
-    def __call__(self, window, borders):
+    def __call__(self, window, *place):
         os.write(calls, b".")
         time.sleep({seconds})
-        return super().__call__(window, borders)
+        return super().__call__(window, *place)
 
 api.load_model = lambda *_: SlowModel()
 cli.main(sys.argv[1:])

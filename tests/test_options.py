@@ -52,7 +52,7 @@ ODD = {
     "workers": [0, -1, *NO_NUMBERS, *TOO_LARGE],
     "size_px": [None, 0, -1, *NO_NUMBERS, *TOO_LARGE],
     "precision": [None, "half", *NO_WORDS],
-    "engine": [None, "torch", *NO_WORDS],
+    "engine": ["torch", *NO_WORDS],
     "overwrite": NO_FLAGS,
     "resume": NO_FLAGS,
     "force": NO_FLAGS,

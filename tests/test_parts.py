@@ -147,11 +147,11 @@ def test_a_job_goes_on_with_its_own_part_only(tmp_path, latents, monkeypatch):
     class FullDisk(RepeatModel):
         n_calls = 0
 
-        def __call__(self, window, borders):
+        def __call__(self, window, *place):
             self.n_calls += 1
             if self.n_calls > 2:
                 raise OSError(28, "No space left on device")
-            return super().__call__(window, borders)
+            return super().__call__(window, *place)
 
     source = latents(HEIGHT, WIDTH)
     path = tmp_path / "image.npy"

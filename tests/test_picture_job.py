@@ -30,11 +30,11 @@ class MeanModel:
 
     halo = 19
 
-    def __call__(self, window, borders):
+    def __call__(self, window, borders, crop=..., origin=None):
         rows, columns = (slice(None if low else self.halo, None if high else -self.halo) for low, high in borders)
         height, width, _ = window.shape
         means = window.reshape(height // 8, 8, width // 8, 8, 3).mean((1, 3))
-        return np.concatenate([means, means[..., :1]], axis=2)[rows, columns].astype(np.float32)
+        return np.concatenate([means, means[..., :1]], axis=2)[rows, columns][crop].astype(np.float32)
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ def test_no_file_is_larger_than_predicted(tmp_path, kind):
     """Noise, which nothing compresses; a prediction of twice as much would refuse what fits."""
 
     class NoiseModel(CountingModel):
-        def __call__(self, window, borders):
-            pixels = super().__call__(window, borders)
+        def __call__(self, window, *place):
+            pixels = super().__call__(window, *place)
             return np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
 
     job = make_job(tmp_path, kind, NoiseModel(), height=64, width=64)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import RepeatModel, run_serially
 
+from taesd_core.engines import DeviceMemoryError
 from taesd_core.network import Network
 from tiler.errors import InputError, TileError
 from tiler.formats.sink import Sink
@@ -242,7 +243,7 @@ def test_a_value_that_is_no_number_is_named_with_its_place(latents, value):
 def test_a_failing_tile_is_named_and_its_cause_is_chained(latents):
     plan, source, _, sink = start(latents, 40, 40, 16)
 
-    def fail(window, borders):
+    def fail(window, *place):
         raise MemoryError("no more")
 
     with pytest.raises(TileError, match=r"Tile \d, \d failed \(rows \d+:\d+, columns \d+:\d+\): no more") as caught:
@@ -272,11 +273,11 @@ def test_a_tile_that_does_not_fit_the_device_is_decoded_in_quarters(latents):
     plan, source, _, sink = start(latents, 70, 50, 32)
     model, sizes = RepeatModel(), []
 
-    def small(window, borders):
+    def small(window, *place):
         if max(window.shape[:2]) > 46:
-            raise MemoryError("too large")
+            raise DeviceMemoryError("too large")
         sizes.append(window.shape[:2])
-        return model(window, borders)
+        return model(window, *place)
 
     run_plan(plan, lambda tile: run_tile(tile, ArraySource(source, 4), small), sink, workers=2)
     np.testing.assert_array_equal(sink.arrays[0], run_serially(plan, model, source))

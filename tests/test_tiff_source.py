@@ -204,7 +204,7 @@ def test_the_cache_keeps_to_its_size_and_the_windows_are_right_all_the_same(tmp_
 
 
 def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
-    """The engine tries again with a quarter of the tile."""
+    """Nor is the tile tried again in parts: that is for the memory of a GPU."""
     tifffile.imwrite(tmp_path / "a.tif", CHANNELS_FIRST, tile=(32, 32), compression="zlib", **GREY)
     source = open_latents(tmp_path / "a.tif", 4)
 

@@ -1,33 +1,47 @@
 import pytest
 
 from taesd_core.network import Network
-from tiler.memory import DEFAULT_BUDGET_BYTES, find_memory, format_bytes
+from tiler.memory import find_memory, format_bytes
 from tiler.plan import Plan
-from tiler.tile_size import choose_tile_px
+from tiler.tile_size import LARGEST_PX, fit_plan
 
 DECODER, ENCODER = Network.decoder(4), Network.encoder(4)
 
 
-def choose(network, height, width, budget_bytes=DEFAULT_BUDGET_BYTES, **options):
-    return Plan(
-        network, height, width, choose_tile_px(network, height, width, budget_bytes=budget_bytes, **options) // 8
-    )
+def choose(network, height, width, budget_bytes=10**12, step_px=512, **options):
+    return fit_plan(Plan(network, height, width, 256, **options), budget_bytes, step_px)
 
 
 @pytest.mark.parametrize("network", [DECODER, ENCODER], ids=["decoder", "encoder"])
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (64, 64), (129, 130), (289, 433), (5000, 4000), (39_500, 39_500)]
 )
-def test_the_choice_fits_the_budget_and_costs_little_more_than_any_other(network, height, width):
-    chosen = choose(network, height, width)
-    assert chosen.peak_bytes <= DEFAULT_BUDGET_BYTES
-    for tile_px in range(512, 8193, 512):
+@pytest.mark.parametrize("budget_bytes", [600_000_000, 10**12])
+def test_the_choice_fits_the_memory_and_costs_little_more_than_any_other(network, height, width, budget_bytes):
+    chosen = choose(network, height, width, budget_bytes)
+    assert chosen.peak_bytes <= budget_bytes
+    for tile_px in range(512, LARGEST_PX + 1, 512):
         other = Plan(network, height, width, tile_px // 8)
-        assert other.peak_bytes > DEFAULT_BUDGET_BYTES or chosen.macs <= 1.01 * other.macs
+        assert other.peak_bytes > budget_bytes or chosen.macs <= 1.01 * other.macs
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"workers": 64}, {"engine": "keras"}])
+def test_where_there_is_memory_nothing_but_network_and_image_make_the_plan(options):
+    chosen = choose(DECODER, 5000, 4000, **options)
+    assert chosen.core == choose(DECODER, 5000, 4000).core
+    assert chosen.usual_px is None
+
+
+def test_too_little_memory_is_said():
+    usual = choose(DECODER, 2000, 2000)
+    smaller = choose(DECODER, 2000, 2000, usual.peak_bytes - 1)
+    assert smaller.core < usual.core
+    assert smaller.usual_px == usual.core * 8
+    assert f"for lack of memory; with more of {usual.core * 8:,} px" in smaller.summary()
 
 
 def test_more_memory_never_means_more_work():
-    plans = [choose(ENCODER, 2000, 2000, budget_bytes) for budget_bytes in (10**9, 2 * 10**9, 8 * 10**9)]
+    plans = [choose(ENCODER, 2000, 2000, budget_bytes) for budget_bytes in (300 * 10**6, 500 * 10**6, 8 * 10**9)]
     assert plans[0].macs >= plans[1].macs >= plans[2].macs
     assert plans[0].core < plans[2].core
 

@@ -101,17 +101,6 @@ def test_encoded_tiles_equal_the_whole_image(encoder, latents, tile_px, height, 
     assert np.abs(tiled - whole).max() <= 2e-5 * np.ptp(whole)
 
 
-@pytest.mark.parametrize("longest_piece", [48, 10_000])
-@pytest.mark.parametrize("network", [DECODER, ENCODER], ids=["decoder", "encoder"])
-def test_pieces_change_nothing(latents, network, longest_piece):
-    tensors = random_tensors(network)
-    pair = Pair(Network(network.layers, longest_piece), tensors)
-    source = latents(41 * network.scale_in, 27 * network.scale_in, network.channels_in)
-    whole = pair.plain(source)
-    tiled = run_serially(Plan(pair.network, 41, 27, 30), pair.exact, source)
-    assert np.abs(tiled - whole).max() <= 2e-5 * np.ptp(whole)
-
-
 def test_zeros_around_the_latent_would_not_do(decoder, latents):
     """The input is made so that this suite could see a model that has the image's borders wrong."""
     source = latents(40, 40) * 2

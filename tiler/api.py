@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from taesd_core.engines import Engine, choose_engine
 from tiler import options
 from tiler.checks.reference import load_reference
 from tiler.checks.verification import Samples, Verification, verify_image
@@ -31,15 +32,14 @@ from tiler.jobs.statistics import PreparedModel, prepare_model
 from tiler.latents import Latents
 from tiler.model import Model
 from tiler.models import (
-    Engine,
     PathLike,
     Precision,
-    check_engine,
     find_checkpoint,
     find_convention,
     load_model,
     load_same_model,
     read_checkpoint,
+    settle_engine,
 )
 from tiler.options import checked
 from tiler.phase import REPORT
@@ -74,7 +74,7 @@ def decode(
     memory_bytes: int | None = None,
     workers: int | None = None,
     precision: Precision = "float32",
-    engine: Engine = "keras",
+    engine: Engine | None = None,
     overwrite: bool = False,
     resume: bool = False,
     force: bool = False,
@@ -94,12 +94,13 @@ def decode(
             fetched if need be. By default what the environment variable TAESD_TILER_WEIGHTS names.
         region: (x, y, width, height) of the part of the image to decode, px from its top left corner; it gets the
             pixels that it has in the whole. By default the whole.
-        tile_size_px: side of a tile in px of the image; a multiple of 8 and of the TIFF's own tiles. By default the
-            one that takes the least work in ``memory_bytes``.
-        memory_bytes: peak memory to plan for; by default half of what is free, 1.5 GiB at most.
+        tile_size_px: side of a tile in px of the image; a multiple of 8 and of the TIFF's own tiles. By default one
+            that network and image alone determine, or a smaller one where ``memory_bytes`` do not suffice for it.
+        memory_bytes: peak memory to plan for; by default three quarters of what is free.
         workers: threads that read, compress and write while one tile is decoded; at most so many tiles are held.
         precision: of weights and maps: "float32" (and no less anywhere), "float16" or "bfloat16".
-        engine: what runs the network: "keras", or "kernels" for CPUs, which compute in float32.
+        engine: what runs the network: "kernels", which compute in float32 on a CPU, or "keras", on a GPU or a CPU. By
+            default Keras where its backend has a GPU or ``precision`` is less, else the kernels.
         overwrite: whether an existing output may be replaced, and a half-done one started over.
         resume: go on with what a run of the same job left that was killed, stopped or failed; without one, start.
         force: begin even where the disk or the memory seem to be too small.
@@ -143,7 +144,7 @@ def decode(
         executor = Cluster(client)
         workers = executor.n_threads
     check_place(Path(file.path), overwrite=overwrite, resume=resume)
-    check_engine(engine, precision)
+    engine = settle_engine(engine, precision, choose_engine if executor is None else executor.choose_engine)
     if verify is not None:
         if precision != "float32":
             raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
@@ -155,7 +156,9 @@ def decode(
     source = latents.open(checkpoint.network, convention=convention, replaced=replaced)
     axes = source.axes
     area = find_area(latents, checkpoint.network, source, region)
-    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
+    plan = make_plan(
+        source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, engine=engine, **area
+    )
     metadata, said = take_along(latents.data, keep=keep_metadata)
     said += (*tell_memory(plan, memory_bytes), *source.notes)
     planned = file.plan(plan, overwrite=overwrite, metadata=metadata)
@@ -253,7 +256,7 @@ def verify(
         # In a single tile: all that is asked of this plan is where the file's pixels lie.
         whole_px = max(source.shape[:2]) * network.scale_out
         area = find_area(read, network, source, region)
-        return source, checkpoint, make_plan(source, network, None, whole_px, **area)
+        return source, checkpoint, make_plan(source, network, None, whole_px, engine="kernels", **area)
 
     return _verify_file(path, open_latents, samples, seed, progress, noted=latents.axes is None)
 
@@ -269,7 +272,7 @@ def encode(
     memory_bytes: int | None = None,
     workers: int | None = None,
     precision: Precision = "float32",
-    engine: Engine = "keras",
+    engine: Engine | None = None,
     nonfinite: NonFinite = "error",
     page: int | None = None,
     colour: Colour | None = None,
@@ -327,7 +330,7 @@ def encode(
     file = LatentFile(latents)
     check_apart(Path(latents), {"image": image, "weights": weights})
     check_place(Path(latents), overwrite=overwrite, resume=resume)
-    check_engine(engine, precision)
+    engine = settle_engine(engine, precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")
     replaced = Replaced()
@@ -342,7 +345,9 @@ def encode(
     axes = opened.axes
     within = treat_nonfinite(WithinRange(opened), nonfinite, replaced)
     source = EdgePadded(within, checkpoint.network.scale_in)
-    plan = make_plan(source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume)
+    plan = make_plan(
+        source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, engine=engine
+    )
     metadata, said = take_along(image, keep=keep_metadata, picture=True, page=page)
     said += tell_memory(plan, memory_bytes)
     colours = source.notes
@@ -413,8 +418,10 @@ def decode_lazily(
     network = read_checkpoint(checkpoint, "decoder").network
     # Chunks may be computed in other processes, dask's or those of a cluster.
     source = TravellingSource(partial(latents.open, network, convention=find_convention(weights)))
-    plan = make_plan(source, network, None, tile_size_px, **find_area(latents, network, source, region))
-    model = PreparedModel(partial(load_model, checkpoint, "decoder", dtype=name), plan, source)
+    # One for all processes: bytes of the two differ by roundings.
+    engine = settle_engine(None, "float32")
+    plan = make_plan(source, network, None, tile_size_px, engine=engine, **find_area(latents, network, source, region))
+    model = PreparedModel(partial(load_model, checkpoint, "decoder", dtype=name, engine=engine), plan, source)
 
     def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[Any]:
         return run_tile(plan.tile(*block_id[:2]), source, model)
@@ -469,9 +476,11 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
     made = max(1, round(height * kept[0] / whole[0])), max(1, round(width * kept[1] / whole[1]))
     if (height, width) != whole:
         source = ArraySource(average_down(Checked(source), height, width), network.channels_in, axes="HWC")
-    plan = Plan(network, height, width, max(height, width))
+    engine = settle_engine(None, "float32")
+    plan = Plan(network, height, width, max(height, width), engine=engine)
     check_memory(plan.peak_bytes, advice=Message("Use a smaller ", Option("size_px")))
-    picture = run_tile(plan.tile(0, 0), source, prepare_model(load_model(checkpoint, "decoder"), plan, source))
+    model = prepare_model(load_model(checkpoint, "decoder", engine=engine), plan, source)
+    picture = run_tile(plan.tile(0, 0), source, model)
     return picture[: made[0], : made[1]]
 
 

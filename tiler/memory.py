@@ -6,14 +6,14 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 
-DEFAULT_BUDGET_BYTES = 3 * 2**29
-"""What a run takes at most unless told otherwise: larger tiles save a few percent of the work and cost gigabytes."""
+UNKNOWN_BYTES = 2**31
+"""What there is taken to be where nobody says."""
 
 
 def default_budget_bytes() -> int:
-    """Return the memory that a run may take by default: half of what is free, 1.5 GiB at most."""
+    """Return the memory that a run may take by default: three quarters of what is free."""
     available_bytes = find_memory()
-    return DEFAULT_BUDGET_BYTES if available_bytes is None else min(DEFAULT_BUDGET_BYTES, available_bytes // 2)
+    return (UNKNOWN_BYTES if available_bytes is None else available_bytes) * 3 // 4
 
 
 def format_bytes(size_bytes: int) -> str:

@@ -6,6 +6,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+Crop = tuple[slice, slice]
+"""Rows and columns of a map."""
 Ends = tuple[bool, bool]
 """Whether the low and the high end of a span are ends of the image."""
 Axis = tuple[int, bool, bool]
@@ -45,8 +47,8 @@ class Network(Protocol):
     def macs_of_whole(self, height: int, width: int) -> int:
         """Return the multiply-accumulates of the plain whole-image model for ``height`` × ``width`` latent px."""
 
-    def peak_bytes(self, rows: Axis, columns: Axis) -> int:
-        """Return about how many bytes of maps are alive at most while one window is run."""
+    def peak_bytes(self, rows: Axis, columns: Axis, engine: str) -> int:
+        """Return about how many bytes a process takes that runs a window on an engine, input and output apart."""
 
 
 class Moments(Protocol):
@@ -59,33 +61,32 @@ class Moments(Protocol):
 class Model(Protocol):
     """A decoder or an encoder of windows."""
 
-    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
+    def __call__(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: Crop, origin: tuple[int, int]
+    ) -> NDArray[Any]:
         """Return exactly the pixels that ``window`` determines: it less the halo on each side that is no border.
 
+        Of these, only what ``crop`` takes. ``origin`` is where the window begins in the image, latent px: sums may
+        depend on that, pixels by no more than roundings.
+
         Raises:
-            MemoryError: this window does not fit; a smaller one may.
+            DeviceMemoryError: this window does not fit the device; a smaller one may.
             OverflowError: a value on the way is NaN or Inf, in whatever the model computes with, even where nothing in
                 the pixels shows it: a ReLU makes 0 of -Inf. The message says what to do.
         """
 
 
 @runtime_checkable
-class FittingModel(Model, Protocol):
-    """A model that can be made ready for many windows of one size."""
-
-    def fit(self, rows: Axis, columns: Axis) -> Self:
-        """Return the model, faster on windows of this size; it still runs on any other."""
-
-
-@runtime_checkable
 class GatheringModel(Model, Protocol):
     """A model that must know statistics of the whole input, pass by pass, before it runs on a window."""
 
-    def gather(self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice]) -> Moments:
+    def gather(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: Crop, origin: tuple[int, int]
+    ) -> Moments:
         """Return what the part ``crop`` of what ``window`` determines adds to the statistics of the next pass.
 
         Raises:
-            MemoryError: as for a call.
+            DeviceMemoryError: as for a call.
             OverflowError: as for a call.
         """
 

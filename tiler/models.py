@@ -1,12 +1,13 @@
 """Models by weights: the one place where the engine meets the network, found, read and loaded."""
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
 from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_checkpoint
-from taesd_core.load import load_window_model
+from taesd_core.engines import Engine, choose_engine, load_engine
 from taesd_core.network import Network
 from taesd_core.variants import ENVIRONMENT, PUBLISHED_CHANNELS, VARIANTS, NoWeightsError, find_weights
 from tiler.dtypes import DType
@@ -16,8 +17,6 @@ from tiler.model import Model
 
 PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]
-Engine = Literal["keras", "kernels"]
-"""What runs a network: Keras under its backend, or kernels for CPUs."""
 WAYS = (
     " Use ",
     Option("weights", "NAME"),
@@ -90,14 +89,16 @@ def find_network(weights: PathLike | None, part: Part, channels: int) -> Network
 
 
 def load_model(
-    path: Path, part: Part, precision: Precision = "float32", dtype: DType | None = None, engine: Engine = "keras"
+    path: Path, part: Part, precision: Precision = "float32", dtype: DType | None = None, engine: Engine | None = None
 ) -> Model:
     """Load a model, once: the same file gives the same model again, compiled steps included.
 
-    A decoder gives pixels of type ``dtype``, by default bytes; an encoder gives float32.
+    A decoder gives pixels of type ``dtype``, by default bytes; an encoder gives float32. Without ``engine`` it is the
+    one that suits this machine.
     """
     status = path.stat()
     output = dtype or ("uint8" if part == "decoder" else "float32")
+    engine = engine or choose_engine(precision)
     return _load_model(path, part, precision, output, engine, status.st_mtime_ns, status.st_size)
 
 
@@ -107,7 +108,7 @@ def load_same_model(
     precision: Precision,
     sha256: str,
     dtype: DType | None = None,
-    engine: Engine = "keras",
+    engine: Engine | None = None,
 ) -> Model:
     """Load a model in another process, perhaps on another machine, where a name may mean another file.
 
@@ -125,31 +126,34 @@ def load_same_model(
 def _load_model(
     path: Path, part: Part, precision: Precision, output: DType, engine: Engine, mtime_ns: int, size_bytes: int
 ) -> Model:
-    if engine == "kernels":
-        # Numba takes a second to start, and need not be there for what Keras runs.
-        from taesd_core.kernels.model import KernelModel
-
-        checkpoint = read_checkpoint(path, part)
-        return KernelModel(checkpoint.network, checkpoint.tensors, output=output)
     try:
-        return load_window_model(path, part, output=output, dtype=precision)
+        return load_engine(engine, read_checkpoint(path, part), output=output, precision=precision)
     except ImportError as error:
         raise OptionError(
-            f"Keras' backend cannot be used ({error}). Set KERAS_BACKEND=tensorflow, or install what it needs."
+            f"The engine cannot be started here: engine={engine} ({error}). Use the other one, or install what it "
+            "needs; KERAS_BACKEND=tensorflow or jax names Keras' backend."
         ) from error
 
 
-def check_engine(engine: str, precision: str) -> None:
-    """Refuse an unknown engine or precision, and a precision that the engine has not.
+def settle_engine(engine: Engine | None, precision: str, choose: Callable[[str], Engine] = choose_engine) -> Engine:
+    """Return the engine that was asked for, or the one that suits this machine.
+
+    Args:
+        engine: the one that was asked for, if one was.
+        precision: of weights and maps.
+        choose: tells which suits the machine, or those that are to compute.
 
     Raises:
-        OptionError: it is one.
+        OptionError: there is no such engine or precision, or the engine does not have the precision.
     """
     check_precision(precision)
+    if engine is None:
+        return choose(precision)
     if engine not in get_args(Engine):
         raise OptionError(f"No such engine: engine={engine}. Use {' or '.join(get_args(Engine))}.")
     if engine == "kernels" and precision != "float32":
         raise OptionError(f"The kernels compute in float32 alone: precision={precision}. Use the engine keras.")
+    return engine
 
 
 def check_precision(precision: str) -> None:

@@ -201,7 +201,7 @@ RULES: dict[str, Rule] = {
     "workers": or_none(whole()),
     "size_px": whole(),
     "precision": word,
-    "engine": word,
+    "engine": or_none(word),
     "overwrite": flag,
     "resume": flag,
     "force": flag,

@@ -19,18 +19,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
+from taesd_core.engines import Engine
 from tiler.errors import InputError, Option, OptionError
 from tiler.model import Axis, Ends, Network
 from tiler.region import check_inside
 from tiler.summary import summarise_plan
 from tiler.window import Span, Window
 
-RUNTIME_BYTES = 950_000_000
-"""What Python and TensorFlow take with all programs traced, measured over long runs."""
-FITTED_BYTES = 100_000_000
-"""What a model takes besides that is made ready for the plan's tiles: its compiler, and weights in another form."""
-FITTED_PX = 4_000_000
-"""Pixels from which on it pays to make a model ready for the plan's tiles, which takes seconds."""
 PASS_CORE = 128
 """Side of the tiles of a pass that gathers statistics, latent px: margins cost little, and any plan gets the same."""
 AXIS_LIMIT = 2**17
@@ -95,6 +90,12 @@ class Tile:
         return rows.borders, columns.borders
 
     @property
+    def origin(self) -> tuple[int, int]:
+        """Where what is read begins in what the source gives, latent px."""
+        rows, columns = self.axes
+        return rows.read.start, columns.read.start
+
+    @property
     def crop(self) -> Window:
         """What is kept of the decoder's output, output px."""
         return Window(*(axis.crop for axis in self.axes))
@@ -139,6 +140,10 @@ class Plan:
     """What the source takes of the disk while it is read."""
     notes: tuple[str, ...] = ()
     """What is to be said of the source before its values are read."""
+    engine: Engine = "kernels"
+    """What runs the tiles; no pixel's place depends on it, the memory does."""
+    usual_px: int | None = None
+    """Side of the tiles that there would be with more memory, px of the image; None where these are they."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
@@ -156,6 +161,10 @@ class Plan:
                 Option("tile_size_px"),
                 ", or cut the input into parts.",
             )
+
+    def with_tile(self, tile_px: int) -> "Plan":
+        """Return the plan with tiles of another size, px of the image."""
+        return replace(self, core=tile_px // max(self.network.scale_in, self.network.scale_out))
 
     @cached_property
     def rows(self) -> tuple[AxisTile, ...]:
@@ -179,7 +188,7 @@ class Plan:
     def passes(self) -> "tuple[Plan, ...]":
         """How the statistics are gathered that the model needs of the whole input; none for most models."""
         return tuple(
-            Plan(each, self.height, self.width, PASS_CORE, self.workers, margins=self.margins)
+            Plan(each, self.height, self.width, PASS_CORE, self.workers, margins=self.margins, engine=self.engine)
             for each in self.network.passes
         )
 
@@ -214,11 +223,6 @@ class Plan:
     def doing(self) -> str:
         """What is done, in a word."""
         return "Decoding" if self.network.scale_in == 1 else "Encoding"
-
-    @property
-    def pays_fitting(self) -> bool:
-        """Whether a model is made ready for the tiles; the plan alone says so: it always gives the same pixels."""
-        return self.n_image_px >= FITTED_PX
 
     def tile(self, row: int, column: int) -> Tile:
         """Return the tile at a place in the grid."""
@@ -272,8 +276,7 @@ class Plan:
         read_bytes = len(rows.read) * len(columns.read) * network.scale_in**2 * network.channels_in * 4
         write_bytes = len(rows.core) * len(columns.core) * network.channels_out * 4
         held = self.workers * (read_bytes + write_bytes)
-        programs = RUNTIME_BYTES + FITTED_BYTES * self.pays_fitting
-        return programs + network.peak_bytes(rows.axis, columns.axis) + held
+        return network.peak_bytes(rows.axis, columns.axis, self.engine) + held
 
     def summary(self) -> str:
         """Return the plan in words: sizes, tiles, compute, memory."""

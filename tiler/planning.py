@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TypedDict
 
+from taesd_core.engines import Engine
 from tiler import options
 from tiler.errors import OptionError
 from tiler.fields import TILE_SIZE
@@ -14,14 +15,14 @@ from tiler.jobs.journal_file import find_begun, find_journal
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes, format_bytes
 from tiler.model import Network
-from tiler.models import PathLike, find_convention, find_network
+from tiler.models import PathLike, find_convention, find_network, settle_engine
 from tiler.plan import Plan
 from tiler.region import Region, find_window
 from tiler.sources.colour import Colour
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.positions import EdgePadded
 from tiler.sources.source import Source
-from tiler.tile_size import STEP_PX, choose_tile_px
+from tiler.tile_size import LARGEST_PX, STEP_PX, fit_plan
 from tiler.window import Window
 
 
@@ -36,9 +37,10 @@ def plan_decode(
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
+    engine: Engine | None = None,
     resume: bool = False,
 ) -> Plan:
-    """Return the plan of decoding latents, without TensorFlow.
+    """Return the plan of decoding latents, without loading what decodes.
 
     The arguments are those of ``decode``; without ``weights`` the latents must have ``channels`` channels.
 
@@ -47,11 +49,12 @@ def plan_decode(
         OptionError: an option is out of its range.
     """
     file = None if output is None else describe_output(output)
+    engine = settle_engine(engine, "float32")
     network = find_network(weights, "decoder", channels)
     latents = Latents.of(latents)
     source = latents.open(network, convention=find_convention(weights))
     area = find_area(latents, network, source, region)
-    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume, **area)
+    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume, engine=engine, **area)
     if file is not None:
         file.plan(plan, overwrite=True)
     return plan
@@ -71,9 +74,10 @@ def plan_encode(
     tile_size_px: int | None = None,
     memory_bytes: int | None = None,
     workers: int | None = None,
+    engine: Engine | None = None,
     resume: bool = False,
 ) -> Plan:
-    """Return the plan of encoding an image, without TensorFlow.
+    """Return the plan of encoding an image, without loading what encodes.
 
     The arguments are those of ``encode``; without ``weights`` it is for latents with ``channels`` channels.
 
@@ -81,11 +85,12 @@ def plan_encode(
         InputError: the image cannot be used.
         OptionError: an option is out of its range.
     """
+    engine = settle_engine(engine, "float32")
     network = find_network(weights, "encoder", channels)
     file = None if latents is None else LatentFile(latents)
     opened = open_image(image, axes=axes, page=page, colour=colour, background=background)
     source = EdgePadded(opened, network.scale_in)
-    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume)
+    plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume, engine=engine)
     if file is not None:
         file.plan(plan, overwrite=True)
     return plan
@@ -113,6 +118,7 @@ def make_plan(
     workers: int | None = None,
     *,
     resume: bool = False,
+    engine: Engine,
     region: Window | None = None,
     margins: tuple[int, int] = (0, 0),
 ) -> Plan:
@@ -130,22 +136,17 @@ def make_plan(
     n_workers = _count_workers(workers)
     if tile_size_px is None and resume and file is not None:
         tile_size_px = _find_begun_tile(file, network)
-    if tile_size_px is None:
-        tile_size_px = choose_tile_px(
-            network,
-            height,
-            width,
-            budget_bytes=(default_budget_bytes() if memory_bytes is None else memory_bytes) - source.held_bytes,
-            workers=n_workers,
-            step_px=STEP_PX if file is None else file.choose_step(max(height, width) * scale),
-            region=region,
-            margins=margins,
-        )
+    by_itself = tile_size_px is None
+    tile_size_px = LARGEST_PX if tile_size_px is None else tile_size_px
     if tile_size_px < scale or tile_size_px % scale:
         raise OptionError(f"Tiles must be whole latent pixels: tile={tile_size_px} px. Use a multiple of {scale} px.")
     tile = tile_size_px // scale
-    held_bytes, spool_bytes = source.held_bytes, source.spool_bytes
-    return Plan(network, height, width, tile, n_workers, region, margins, held_bytes, spool_bytes, source.notes)
+    held = source.held_bytes, source.spool_bytes, source.notes
+    plan = Plan(network, height, width, tile, n_workers, region, margins, *held, engine)
+    if not by_itself:
+        return plan
+    step_px = STEP_PX if file is None else file.choose_step(max(height, width) * scale)
+    return fit_plan(plan, default_budget_bytes() if memory_bytes is None else memory_bytes, step_px)
 
 
 def _count_workers(workers: int | None) -> int:
@@ -181,11 +182,22 @@ def check_place(path: Path, *, overwrite: bool, resume: bool) -> None:
 
 
 def tell_memory(plan: Plan, memory_bytes: int | None) -> tuple[str, ...]:
-    """Return what is to be said where a plan takes more memory than was asked for: the smallest tile, or one given."""
+    """Return what is to be said of a plan's memory.
+
+    That tiles are smaller for lack of it, so that the file differs by roundings from that of a larger machine; or that
+    it is more than was asked for: with the smallest tile, or with one that was given.
+    """
+    smaller: tuple[str, ...] = ()
+    if plan.usual_px is not None:
+        smaller = (
+            f"tiles are of {plan.core * max(plan.network.scale_in, plan.network.scale_out):,} px for lack of memory, "
+            f"with more they would be of {plan.usual_px:,} px; a few values may be rounded otherwise",
+        )
     if memory_bytes is None or plan.peak_bytes <= memory_bytes:
-        return ()
+        return smaller
     tile_px = plan.core * max(plan.network.scale_in, plan.network.scale_out)
     return (
+        *smaller,
         f"about {format_bytes(plan.peak_bytes)} of memory were planned for, more than the {format_bytes(memory_bytes)} "
         f"asked for; tiles of less than {tile_px} px take less",
     )

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from taesd_core.engines import NAMES, Engine
 from tiler.checks.verification import Verification
 from tiler.errors import Message
 from tiler.jobs.job import Executor, Job, run_job
@@ -40,6 +41,8 @@ class Report:
     """Rows and columns that were added to an image, so that it could be encoded."""
     notes: tuple[str, ...] = ()
     """What is to be said of how the input was read: its axes, colours that were converted, transparency, values."""
+    engine: Engine | None = None
+    """What ran the network."""
     verification: Verification | None = None
     """What a look at the file has shown, if one was asked for."""
 
@@ -59,6 +62,7 @@ def run_and_report(job: Job, progress: Progress | None, started: float, executor
         job.profile.wall_seconds,
         done.n_damaged,
         notes=done.notes,
+        engine=job.plan.engine,
     )
 
 
@@ -79,6 +83,7 @@ def describe_report(report: Report) -> Message:
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
     rows, columns = report.continued_px
     continued = f"the image was continued by {rows} rows and {columns} columns; " if rows or columns else ""
+    engine = f" by {NAMES[report.engine]}" if report.engine else ""
     replaced = ""
     if report.n_replaced:
         this_run = " by this run" if report.n_resumed else ""
@@ -86,7 +91,7 @@ def describe_report(report: Report) -> Message:
     notes = [part for note in report.notes for part in ("\n", Message(note).capitalised)]
     return Message(
         f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
-        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s; {continued}"
+        f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s{engine}; {continued}"
         f"peak memory {format_bytes(peak_bytes)}{damaged}{replaced}",
         *notes,
     )

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from taesd_core.engines import NAMES
 from tiler.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -20,14 +21,20 @@ def summarise_plan(plan: "Plan") -> str:
         "input": input_shape + _describe_ends(plan),
         "output": f"{height:,} × {width:,} × {channels}{_describe_region(plan)}",
         "image": f"{plan.n_image_px / 1e6:,.1f} megapixels",
-        "tiles": f"{n_rows:,} × {n_columns:,} = {plan.n_tiles:,} of {tile_px:,} px, halo {halo_px} px",
+        "tiles": f"{n_rows:,} × {n_columns:,} = {plan.n_tiles:,} of {tile_px:,} px, halo {halo_px} px"
+        + _describe_lack(plan),
         **_describe_passes(plan),
         "compute": f"{2 * plan.macs / 1e12:,.3g} TFLOP, {plan.compute_overhead:.3f} × the whole image at once",
+        "engine": NAMES[plan.engine],
         "memory": f"about {format_bytes(plan.peak_bytes)} at the peak",
         **_describe_spool(plan),
     }
     notes = [("note", text) for text in plan.notes]
     return "\n".join(f"{name:<8} {text}" for name, text in [*lines.items(), *notes])
+
+
+def _describe_lack(plan: "Plan") -> str:
+    return "" if plan.usual_px is None else f", for lack of memory; with more of {plan.usual_px:,} px"
 
 
 def _describe_spool(plan: "Plan") -> dict[str, str]:

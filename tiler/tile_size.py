@@ -1,53 +1,56 @@
-"""The tile size by itself: as little work as the memory allows, in tiles no larger than that takes."""
+"""The tile size by itself: as little work as tiles of a bearable size allow, whatever the machine."""
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
-from tiler.model import Network
+from tiler.errors import InputError
 from tiler.plan import Plan
-from tiler.window import Window
 
 STEP_PX = 512
 """Tiles are multiples of this, so that they consist of whole file tiles."""
-LARGEST_PX = 8192
-"""Beyond this a halo is a percent of a tile."""
+LARGEST_PX = 2048
+"""Beyond this a halo is a percent of a tile, and a tile takes seconds and much memory."""
 NEAR_LEAST = 1.01
 """A smaller tile is taken for one percent more work: it is finished, shown and safe on disk sooner."""
 
 
-def choose_tile_px(
-    network: Network,
-    height: int,
-    width: int,
-    *,
-    budget_bytes: int,
-    workers: int = 2,
-    step_px: int = STEP_PX,
-    region: Window | None = None,
-    margins: tuple[int, int] = (0, 0),
-) -> int:
-    """Return the side of a tile in px of the image.
-
-    The work of every size is counted, edge tiles included, so that an image just over one tile is not cut off a sliver.
+def _list_plans(plan: Plan, step_px: int = STEP_PX) -> list[Plan]:
+    """Return a plan with every size of tile that may be chosen by itself, the smallest first.
 
     Args:
-        network: the geometry of the model.
-        height: of the latent, latent px.
-        width: of the latent, latent px.
-        budget_bytes: predicted peak memory stays below this, if any size does.
-        workers: tiles that are held at a time.
+        plan: of any tile size.
         step_px: sizes are multiples of this.
-        region: the part of the image that is made, as for a plan.
-        margins: of the source, as for a plan.
     """
+    network = plan.network
     scale = max(network.scale_in, network.scale_out)
     step_px = math.lcm(step_px, scale)
     # One tile that holds the whole image is the largest that makes sense.
-    sides_px = [side * network.scale_in for side in region.shape] if region else [height * scale, width * scale]
-    largest_px = min(LARGEST_PX, -(-max(sides_px) // step_px) * step_px)
-    plans = [
-        Plan(network, height, width, tile_px // scale, workers, region, margins)
-        for tile_px in range(step_px, max(largest_px, step_px) + 1, step_px)
-    ]
-    affordable = [plan for plan in plans if plan.peak_bytes <= budget_bytes] or plans[:1]
-    least = min(plan.macs for plan in affordable)
-    return next(plan.core * scale for plan in affordable if plan.macs <= NEAR_LEAST * least)
+    longest_px = max(plan.made.shape) * network.scale_in
+    largest_px = max(min(LARGEST_PX, -(-longest_px // step_px) * step_px) // step_px * step_px, step_px)
+    plans = [plan.with_tile(largest_px)]
+    # Of an image of terapixels there would be too many of the small ones.
+    with suppress(InputError):
+        for tile_px in range(largest_px - step_px, 0, -step_px):
+            plans.append(plan.with_tile(tile_px))
+    return plans[::-1]
+
+
+def _choose_plan(plans: Sequence[Plan]) -> Plan:
+    """Return the plan of the smallest tile that is nearly the least work.
+
+    The work of every size is counted, edge tiles included, so that an image just over one tile is not cut off a sliver.
+    """
+    least = min(plan.macs for plan in plans)
+    return next(plan for plan in plans if plan.macs <= NEAR_LEAST * least)
+
+
+def fit_plan(plan: Plan, budget_bytes: int, step_px: int = STEP_PX) -> Plan:
+    """Return a plan with the tile that suits it by itself, or a smaller one where memory is too small for that."""
+    plans = _list_plans(plan, step_px)
+    usual = _choose_plan(plans)
+    if usual.peak_bytes <= budget_bytes:
+        return usual
+    fitting = _choose_plan([each for each in plans if each.peak_bytes <= budget_bytes] or plans[:1])
+    return fitting if fitting.core == usual.core else replace(fitting, usual_px=usual.tile_px * plan.network.scale_in)

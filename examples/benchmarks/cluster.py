@@ -26,12 +26,18 @@ class SleepyDecoder:
 
     seconds: float
 
-    def __call__(self, window: NDArray[np.float32], borders: tuple[tuple[bool, bool], tuple[bool, bool]]) -> Any:
+    def __call__(
+        self,
+        window: NDArray[np.float32],
+        borders: tuple[tuple[bool, bool], tuple[bool, bool]],
+        crop: Any = ...,
+        origin: Any = None,
+    ) -> Any:
         """Return the pixels of ``window`` less the halo."""
         time.sleep(self.seconds)
         rows, columns = (slice(None if low else HALO, None if high else -HALO) for low, high in borders)
         bytes_ = np.clip(window[rows, columns, :3] * 42 + 127, 0, 255).astype(np.uint8)
-        return bytes_.repeat(SCALE, 0).repeat(SCALE, 1)
+        return bytes_.repeat(SCALE, 0).repeat(SCALE, 1)[crop]
 
 
 @click.command()

@@ -57,11 +57,13 @@ class RepeatDecoder:
     def __init__(self, network: Network) -> None:
         self.halo, self.scale = network.halo, network.scale_out
 
-    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[np.uint8]:
+    def __call__(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: Any = ..., origin: Any = None
+    ) -> NDArray[np.uint8]:
         """Return what the window determines."""
         rows, columns = (slice(None if low else self.halo, None if high else -self.halo) for low, high in borders)
         pixels = np.clip(window[rows, columns, :3] * 42 + 127, 0, 255).astype(np.uint8)
-        return pixels.repeat(self.scale, 0).repeat(self.scale, 1)
+        return pixels.repeat(self.scale, 0).repeat(self.scale, 1)[crop]
 
 
 def load_decoder(weights: str) -> Checkpoint:

@@ -173,10 +173,12 @@ class RepeatingDecoder:
     def __init__(self, halo: int) -> None:
         self.halo = halo
 
-    def __call__(self, window: np.ndarray, borders: tuple[Ends, Ends]) -> np.ndarray:
+    def __call__(
+        self, window: np.ndarray, borders: tuple[Ends, Ends], crop: Any = ..., origin: Any = None
+    ) -> np.ndarray:
         """Return what the window determines."""
         rows, columns = (slice(None if low else self.halo, None if high else -self.halo) for low, high in borders)
-        return window[rows, columns, :3].astype(np.uint8).repeat(SCALE, 1).repeat(SCALE, 0)
+        return window[rows, columns, :3].astype(np.uint8).repeat(SCALE, 1).repeat(SCALE, 0)[crop]
 
 
 if __name__ == "__main__":

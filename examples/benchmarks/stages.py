@@ -297,13 +297,15 @@ class InstantDecoder:
     def __init__(self, halo: int, scale: int) -> None:
         self.halo, self.scale = halo, scale
 
-    def __call__(self, window: np.ndarray, borders: tuple[Ends, Ends]) -> np.ndarray:
+    def __call__(
+        self, window: np.ndarray, borders: tuple[Ends, Ends], crop: Any = ..., origin: Any = None
+    ) -> np.ndarray:
         """Return what the window determines."""
         height, width = (
             (length - self.halo * ((not low) + (not high))) * self.scale
             for length, (low, high) in zip(window.shape, borders, strict=False)
         )
-        return np.zeros((height, width, 3), np.uint8)
+        return np.zeros((height, width, 3), np.uint8)[crop]
 
 
 if __name__ == "__main__":

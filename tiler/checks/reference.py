@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from taesd_core.checkpoint import load_checkpoint
 from taesd_core.layers import Layers, convolutions
-from taesd_core.load import quiet_start
+from taesd_core.quiet_start import quiet_start
 from tiler.checks.window_check import Reference, Statistics, gather_plainly
 from tiler.errors import ModelOverflowError
 from tiler.sources.source import Source

@@ -274,12 +274,14 @@ def preview(latents: "Latents", output: Path, weights: str | None, size_px: int,
 @options.region
 @options.plan_weights
 @options.resources
+@options.engine
 @options.file_tile
 def plan(
     latents: "Latents",
     region: "Region | None",
     weights: str | None,
     resources: dict[str, Any],
+    engine: Any,
     file_tile_px: int | None,
 ) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
@@ -287,7 +289,8 @@ def plan(
     from tiler.formats.tiff_file import Tiff
 
     output = Tiff("image.tif", file_tile_px=file_tile_px)
-    click.echo(planning.plan_decode(latents, output, weights=weights, region=region, **resources).summary())
+    plan = planning.plan_decode(latents, output, weights=weights, region=region, engine=engine, **resources)
+    click.echo(plan.summary())
 
 
 @main.command()

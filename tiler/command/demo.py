@@ -15,7 +15,6 @@ from tiler.command.demo_picture import DemoPicture
 from tiler.errors import OptionError
 from tiler.formats.sink import check_output
 from tiler.latents import Latents
-from tiler.memory import default_budget_bytes
 from tiler.phase import Phase
 from tiler.report import Report
 from tiler.sources.source import Readable
@@ -73,9 +72,7 @@ def run_demo(
         latents = Path(folder) / "latents.npy"
         with _nothing_is_kept(), show("Encoding") as progress:
             # An encoder's tiles repeat much work at their margins, and a demo wants to be quick.
-            encoded = encode(
-                picture, latents, weights=_WEIGHTS, memory_bytes=2 * default_budget_bytes(), progress=progress
-            )
+            encoded = encode(picture, latents, weights=_WEIGHTS, progress=progress)
         with _nothing_is_kept() if overwrite else nullcontext(), show("Decoding") as progress:
             # The picture is always the same, so that a demo that was stopped goes on; unless it is to start over.
             decoded = decode(

@@ -109,7 +109,7 @@ memory = _option(
     metavar="GIB",
     type=click.FloatRange(min=0, min_open=True),
     callback=_parse_memory,
-    help="Peak memory to plan for.  [default: half of what is free, 1.5 at most]",
+    help="Peak memory to plan for.  [default: three quarters of what is free]",
 )
 weights = _option("--weights", metavar="NAME|FILE", help=_WEIGHTS_HELP)
 plan_weights = _option("--weights", metavar="NAME|FILE", help="Of another network than that of 4 channels.")
@@ -155,9 +155,9 @@ workers = _number(
 )
 engine = _option(
     "--engine",
-    type=click.Choice(["keras", "kernels"]),
-    default="keras",
-    help="What runs the network: Keras on a CPU or a GPU, or kernels for CPUs, faster there and in less memory.",
+    type=click.Choice(["kernels", "keras"]),
+    help="What runs the network: kernels for CPUs, float32, or Keras, on a GPU too and in any precision.  [default: "
+    "keras where it has a GPU or the precision is less, else kernels]",
 )
 precision = _option(
     "--precision",

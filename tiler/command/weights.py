@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from taesd_core.checkpoint import Checkpoint, CheckpointError, Part, load_parts, name_tensors
-from taesd_core.load import quiet_start
+from taesd_core.quiet_start import quiet_start
 from taesd_core.variants import KNOWN, VARIANTS, Variant, find_local, list_fitting
 from tiler import files
 from tiler.errors import InputError, OptionError

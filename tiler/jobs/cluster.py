@@ -23,6 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from taesd_core.engines import Engine, choose_engine
 from tiler.errors import Message, Option, OptionError, RefusedError, TileError
 from tiler.fields import find_version
 from tiler.jobs.far_tasks import FarJob, FarTasks, close_tasks
@@ -86,6 +87,18 @@ class Cluster:
         self.n_threads = max(worker["nthreads"] for worker in workers)
         """Of a worker; the most."""
         self._limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+
+    def choose_engine(self, precision: str) -> Engine:
+        """Return the engine that suits every worker.
+
+        Raises:
+            OptionError: one suits some, the other the others: the pixels would be of both.
+        """
+        found = self._client.run(choose_engine, precision)
+        if len(engines := set(found.values())) == 1:
+            return engines.pop()
+        named = ", ".join(f"{engine} on {address}" for address, engine in sorted(found.items()))
+        raise OptionError(f"The workers would take different engines: {named}. Say which: ", Option("engine"), ".")
 
     def check(self, job: "Job") -> None:
         """Refuse a job for which a worker, or the client when it completes the file, is predicted to lack memory.

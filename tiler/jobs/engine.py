@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taesd_core.engines import DeviceMemoryError
 from tiler.errors import InputError, ModelOverflowError, TileError, TilerError
-from tiler.model import Ends, GatheringModel, Model, Moments
+from tiler.model import Crop, Ends, GatheringModel, Model, Moments
 from tiler.plan import Tile
 from tiler.profile import Profile
 from tiler.sources.ranges import check_finite
@@ -55,8 +56,8 @@ def _naming(tile: Tile) -> Iterator[None]:
 
 def _gather(tile: Tile, source: Source, model: GatheringModel) -> Moments:
     try:
-        return model.gather(_read_window(tile, source), tile.borders, tile.crop.slices)
-    except MemoryError:
+        return model.gather(_read_window(tile, source), tile.borders, tile.crop.slices, tile.origin)
+    except DeviceMemoryError:
         quarters = tile.quarters()
         if len(quarters) == 1:
             raise
@@ -69,8 +70,8 @@ def _gather(tile: Tile, source: Source, model: GatheringModel) -> Moments:
 def _run(tile: Tile, source: Source, model: Model) -> NDArray[Any]:
     try:
         window = _read_window(tile, source)
-        pixels = model(window, tile.borders)[tile.crop.slices]
-    except MemoryError:
+        pixels = model(window, tile.borders, tile.crop.slices, tile.origin)
+    except DeviceMemoryError:
         quarters = tile.quarters()
         if len(quarters) == 1:
             raise
@@ -109,7 +110,9 @@ class Turns:
         self._model, self._stopping, self._profile = model, stopping, profile
         self._turn = Lock()
 
-    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
+    def __call__(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: Crop, origin: tuple[int, int]
+    ) -> NDArray[Any]:
         """Return what the model returns.
 
         Raises:
@@ -119,7 +122,7 @@ class Turns:
             if self._stopping.is_set():
                 raise StoppedError("The run is stopping.")
             with self._profile.measure("decode"):
-                return self._model(window, borders)
+                return self._model(window, borders, crop, origin)
 
 
 class StoppedError(TilerError):

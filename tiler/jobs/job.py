@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
+from taesd_core.engines import NAMES
 from tiler import files
 from tiler.errors import ChangedError
 from tiler.fields import TILE_SIZE, Fields, find_version
@@ -171,9 +172,10 @@ def _describe_start(job: Job, n_resumed: int) -> str:
     plan = job.plan
     tiles = say_count(plan.n_tiles, "tile")
     before = f", {n_resumed:,} of them finished before" if n_resumed else ""
+    memory = format_bytes(max(plan.peak_bytes, job.output.commit_bytes))
     return (
         f"{plan.doing} to {job.output.path}: {tiles}{before}, {plan.n_image_px / 1e6:,.1f} megapixels, "
-        f"about {format_bytes(max(plan.peak_bytes, job.output.commit_bytes))} of memory at the peak"
+        f"by {NAMES[plan.engine]}, about {memory} of memory at the peak"
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tiler.jobs.engine import gather_tile
 from tiler.jobs.schedule import Progress
-from tiler.model import Ends, FittingModel, GatheringModel, Model, Moments
+from tiler.model import Crop, Ends, GatheringModel, Model, Moments
 from tiler.phase import Phase
 from tiler.plan import Plan
 from tiler.sources.source import Source
@@ -92,20 +92,19 @@ class PreparedModel:
     def __reduce__(self) -> tuple[Any, ...]:
         return PreparedModel, self._arguments
 
-    def __call__(self, window: NDArray[np.float32], borders: tuple[Ends, Ends]) -> NDArray[Any]:
+    def __call__(
+        self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: Crop, origin: tuple[int, int]
+    ) -> NDArray[Any]:
         """Return what the model returns."""
         with self._lock:
             if self._model is None:
                 load_model, plan, source = self._arguments
                 self._model = prepare_model(load_model(), plan, source)
-        return self._model(window, borders)
+        return self._model(window, borders, crop, origin)
 
 
 def prepare_model(model: Model, plan: Plan, source: Source, tell: Tell = lambda: None) -> Model:
-    """Return a model that knows the statistics of the whole input, where it needs them, fit for the plan's tiles."""
-    if plan.pays_fitting and isinstance(model, FittingModel):
-        rows, columns = (max(axis, key=lambda each: len(each.read)) for axis in (plan.rows, plan.columns))
-        model = model.fit(rows.axis, columns.axis)
+    """Return a model that knows the statistics of the whole input, where it needs them."""
     if not plan.passes:
         return model
     assert isinstance(model, GatheringModel)

@@ -1,23 +1,13 @@
-"""How a window runs through the stages: the pieces of every stage, along one axis, and the operations they take.
+"""How a window runs through the stages along one axis, and what that takes: operations and memory.
 
-A stage runs in pieces because a convolution is fastest on maps that stay in the cache (on a CPU), and because a
-whole map may not fit the memory (of a device). Stage by stage, a piece reads its rows of the map before it and gives
-its rows of the map behind it::
-
-    map before   |------------- window ------------|
-    piece 0      |---- read ----|                      read: backwards from keep, through the steps of this stage only
-    piece 1                 |---- read ----|
-    map behind     |-- keep --|-- keep --|             keep: disjoint, together what the stages behind it need
-
-Pieces of rows and pieces of columns do not depend on each other, so a window's pieces are their product and the
-operations of a layer are ``taps x rows x columns``, each summed over the pieces of its axis.
+Rows and columns do not depend on each other, so the operations of a layer are ``taps x rows x columns``, each summed
+over the windows of its axis.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 
 from taesd_core.layers import KERNEL, Block, Convolution, Layers, Pool, Upsample, convolutions
 from taesd_core.receptive_field import (
@@ -40,41 +30,33 @@ ALLOCATOR = 1.6
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a stage's run along one axis."""
+class StageSpan:
+    """A stage's run along one axis of a window."""
 
     read: slice
-    """What it takes of the map before the stage."""
-    borders: tuple[bool, bool]
-    """Whether the low and high ends of ``read`` are ends of the image."""
+    """What it takes of the map before it."""
     crop: slice
-    """What is kept of its output."""
+    """What is kept of its output: what the stages behind it need."""
     counts: tuple[int, ...]
-    """Rows that each convolution of the stage computes."""
+    """Rows that each of its convolutions computes."""
 
 
 @lru_cache(maxsize=4096)
-def axis_pieces(layers: Layers, axis: Axis, longest: int) -> tuple[tuple[Piece, ...], ...]:
-    """Return the pieces of every stage for one axis of a window.
+def axis_spans(layers: Layers, axis: Axis) -> tuple[StageSpan, ...]:
+    """Return how every stage runs along one axis of a window.
 
     Args:
         layers: the network.
         axis: length in latent px and borders of the window.
-        longest: the most rows that a piece keeps, counted at the higher resolution of its stage.
 
     Raises:
         ValueError: when the window is too short to determine anything, that is no longer than its halos.
     """
-    return tuple(tuple(_stage_pieces(*each, longest)) for each in walk_axis(layers, axis))
+    return tuple(_stage_span(*each) for each in _walk_axis(layers, axis))
 
 
-@lru_cache(maxsize=4096)
-def walk_axis(layers: Layers, axis: Axis) -> tuple[tuple[Stage, Extent, Extent], ...]:
-    """Return every stage, its map, and what the stages behind it need of its output, for one axis of a window.
-
-    Raises:
-        ValueError: when the window is too short to determine anything, that is no longer than its halos.
-    """
+def _walk_axis(layers: Layers, axis: Axis) -> Iterator[tuple[Stage, Extent, Extent]]:
+    """Yield every stage, its map, and what the stages behind it need of its output."""
     length, low, high = axis
     halo = halo_of(layers)
     if length <= halo * ((not low) + (not high)):
@@ -85,26 +67,21 @@ def walk_axis(layers: Layers, axis: Axis) -> tuple[tuple[Stage, Extent, Extent],
     first = 0 if low else halo
     extent = Extent(first * n_in, (first + length) * n_in, low, high)
     final = Extent((first if low else first + halo) * n_out, (first + length - (not high) * halo) * n_out)
-    run = []
     for number, stage in enumerate(all_stages):
         behind = [step for later in all_stages[number + 1 :] for step in later]
         target = backward_through(behind, final).clip(forward_through(stage, extent))
-        run.append((stage, extent, target))
+        yield stage, extent, target
         extent = target
-    return tuple(run)
 
 
-def macs_of_axes(layers: Layers, rows: Iterable[Axis], columns: Iterable[Axis], longest: int) -> int:
+def macs_of_axes(layers: Layers, rows: Iterable[Axis], columns: Iterable[Axis]) -> int:
     """Return the multiply-accumulates of decoding every window of the product of ``rows`` and ``columns``."""
     totals = []
     for axes in (rows, columns):
         total = [0] * sum(1 for _ in convolutions(layers))
         # Most tiles of an image are alike.
         for axis, n_alike in Counter(axes).items():
-            pieces_of_stages = axis_pieces(layers, axis, longest)
-            counts = chain.from_iterable(
-                map(sum, zip(*(p.counts for p in pieces), strict=True)) for pieces in pieces_of_stages
-            )
+            counts = [count for span in axis_spans(layers, axis) for count in span.counts]
             total = [each + n_alike * count for each, count in zip(total, counts, strict=True)]
         totals.append(total)
     return sum(taps * r * c for taps, r, c in zip(_taps(layers), *totals, strict=True))
@@ -125,48 +102,19 @@ def macs_of_whole(layers: Layers, height: int, width: int) -> int:
     return total
 
 
-def macs_by_stage(layers: Layers) -> list[int]:
-    """Return how the operations of one latent px are divided between the stages, far from any border."""
-    taps, macs = iter(_taps(layers)), []
-    # In halves of a px, for strides.
-    n_rows = scale_of([step for stage in stages(layers) for step in stage])[1]
-    for stage in stages(layers):
-        n_out, n_in = scale_of(stage)
-        total = 0
-        for step in stage:
-            for place in convolutions(layers_of(step)):
-                # A folded upsampling computes four outputs at each position of its input.
-                at = n_rows // place.convolution.stride if isinstance(step, Convolution) else n_rows
-                total += next(taps) * at**2
-            if isinstance(step, tuple):
-                n_rows *= n_out
-        n_rows //= n_in
-        macs.append(total)
-    return macs
-
-
-def peak_bytes_of_window(
-    layers: Layers, rows: Axis, columns: Axis, longest: int, *, streams: int, value_bytes: int = 4
-) -> int:
-    """Return about how many bytes of maps are alive at most while one window runs through the stages."""
+def peak_bytes_of_window(layers: Layers, rows: Axis, columns: Axis, value_bytes: int = 4) -> int:
+    """Return about how many bytes of maps are alive at most while Keras runs one window through the stages."""
     peak = before = 0
-    for stage, row_pieces, column_pieces in zip(
-        stages(layers), axis_pieces(layers, rows, longest), axis_pieces(layers, columns, longest), strict=True
-    ):
+    for stage, row, column in zip(stages(layers), axis_spans(layers, rows), axis_spans(layers, columns), strict=True):
         places = [place.convolution for step in stage for place in convolutions(layers_of(step))]
-        rows_behind, columns_behind = (
-            sum(piece.crop.stop - piece.crop.start for piece in pieces) for pieces in (row_pieces, column_pieces)
+        behind = (
+            (row.crop.stop - row.crop.start) * (column.crop.stop - column.crop.start) * places[-1].n_out * value_bytes
         )
-        behind = rows_behind * columns_behind * places[-1].n_out * value_bytes
-        # In a piece: the input of a block, the maps before and behind a convolution, and what it makes of them. A pool
-        # takes as much: its input, and a wide map and what the norm makes of it.
-        longest_rows, longest_columns = (
-            max(max(piece.counts) for piece in pieces) for pieces in (row_pieces, column_pieces)
-        )
+        # The input of a block, the maps before and behind a convolution, and what it makes of them. A pool takes as
+        # much: its input, and a wide map and what the norm makes of it.
         n_values = max(2 * (each.n_in + each.n_out) for each in places)
-        working = streams * longest_rows * longest_columns * n_values * value_bytes
-        # Once all pieces are there, they are joined to one map: a copy.
-        peak = max(peak, before + behind + max(working, behind))
+        working = max(row.counts) * max(column.counts) * n_values * value_bytes
+        peak = max(peak, before + max(working, 2 * behind))
         before = behind
     return int(ALLOCATOR * peak)
 
@@ -179,18 +127,13 @@ def is_narrow(step: Convolution) -> bool:
     return step.stride == 1 and step.kernel == KERNEL and KERNEL**2 * step.n_out <= step.n_in
 
 
-def _stage_pieces(stage: Stage, extent: Extent, target: Extent, longest: int) -> Iterable[Piece]:
-    longest //= scale_of(stage)[1]
-    n_pieces = -(-len(target) // longest)
-    step = -(-len(target) // n_pieces)
-    for start in range(target.start, target.stop, step):
-        keep = Extent(start, min(start + step, target.stop))
-        read = backward_through(stage, keep).clip(extent)
-        counts, reached = [], read
-        for each in stage:
-            more, reached = _counts(each, reached)
-            counts += more
-        yield Piece(read.slice_in(extent), (read.low_border, read.high_border), keep.slice_in(reached), tuple(counts))
+def _stage_span(stage: Stage, extent: Extent, target: Extent) -> StageSpan:
+    read = backward_through(stage, target).clip(extent)
+    counts, reached = [], read
+    for each in stage:
+        more, reached = _counts(each, reached)
+        counts += more
+    return StageSpan(read.slice_in(extent), target.slice_in(reached), tuple(counts))
 
 
 def layers_of(step: Step) -> Layers:
