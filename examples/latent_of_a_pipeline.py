@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import tiler
-from tiler.command.demo_picture import DemoPicture
+from landscape import Landscape
 
 
 def save_picture(latents, path, weights, *, space="diffusion"):
@@ -30,7 +30,7 @@ def save_picture(latents, path, weights, *, space="diffusion"):
 def stand_in_latents(height_px, width_px):
     """Return the latents of a drawn picture, in the shape and the precision of a pipeline's."""
     with tempfile.TemporaryDirectory() as folder:
-        tiler.encode(DemoPicture(height_px, width_px), f"{folder}/latents.npy", weights="photo")
+        tiler.encode(Landscape(height_px, width_px), f"{folder}/latents.npy", weights="photo")
         return torch.from_numpy(np.load(f"{folder}/latents.npy")).half()
 
 

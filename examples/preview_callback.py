@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 import tiler
-from tiler.command.demo_picture import DemoPicture
+from landscape import Landscape
 
 
 class Preview:
@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--size", type=int, default=512, help="longest side of a preview, px")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tiler.encode(DemoPicture(512, 768), f"{folder}/target.npy", weights="photo")
+        tiler.encode(Landscape(512, 768), f"{folder}/target.npy", weights="photo")
         target = np.load(f"{folder}/target.npy")
     preview = Preview(arguments.folder, arguments.weights, every=arguments.every, size_px=arguments.size)
     StandInPipeline(target)(num_inference_steps=arguments.steps, callback_on_step_end=preview)

@@ -5,6 +5,7 @@ on the host. None compresses or writes.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -73,10 +74,11 @@ def load_decoder(weights: str) -> Checkpoint:
 
 def save_demo_latents(path: Path, height: int, width: int) -> None:
     """Write the latents of the demo's picture, encoded with this project's own weights; run it apart."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from landscape import Landscape
     from tiler import encode
-    from tiler.command.demo_picture import DemoPicture
 
-    encode(DemoPicture(height, width), path, weights="photo")
+    encode(Landscape(height, width), path, weights="photo")
 
 
 def find_flop_per_px(weights: str) -> float:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tiler.latents import Latents
     from tiler.region import Region
 
+LANDSCAPE = Path(__file__).with_name("landscape.png")
+"""The demo's latents, of 8 bits; ``examples/landscape.py`` draws and encodes them."""
+DEMO_WINDOWS = 4
+"""So many windows of the demo are decoded again."""
+
 
 def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
@@ -295,30 +300,35 @@ def plan(
 
 @main.command()
 @click.argument("output", type=options.PATH, default=Path("demo.tif"))
-@options.megapixels
 @options.overwrite
 @options.quiet
-def demo(output: Path, megapixels: float, overwrite: bool, quiet: bool) -> None:
-    """Draw a picture, encode it, decode it to the pyramidal TIFF OUTPUT (demo.tif), and compare the two.
+def demo(output: Path, overwrite: bool, quiet: bool) -> None:
+    """Decode a landscape of 8 megapixels to the pyramidal TIFF OUTPUT (demo.tif), and verify it.
 
-    It needs no network. Its weights are this project's own, not Stable Diffusion compatible.
+    It needs no network: latents and weights come along. The weights are this project's own, not Stable Diffusion
+    compatible.
     """
-    from functools import partial
-
-    from tiler.command.demo import run_demo
-    from tiler.command.progress import show_progress, tell_lines
+    from tiler import api
+    from tiler.command.progress import show_progress
     from tiler.report import describe_report
 
-    with tell_lines(quiet=quiet):
-        report = run_demo(output, megapixels=megapixels, overwrite=overwrite, show=partial(show_progress, quiet=quiet))
+    with show_progress("Decoding", quiet=quiet) as progress:
+        # The latents are always the same, so that a demo that was stopped goes on; unless it is to start over.
+        report = api.decode(
+            LANDSCAPE,
+            output,
+            weights="photo",
+            overwrite=overwrite,
+            resume=not overwrite,
+            verify=DEMO_WINDOWS,
+            progress=progress,
+        )
     if quiet:
         return
-    click.echo(describe_report(report.decoded))
+    assert report.verification is not None
+    click.echo(main.say(describe_report(report)))
     click.echo(
-        f"A picture drawn for the occasion, encoded in {report.encoded.seconds:.0f} s and decoded again, tile by tile: "
-        f"PSNR {report.psnr_db:.1f} dB."
-    )
-    click.echo(
+        f"{report.verification.verdict}\n"
         f"Look at {output} with QuPath, vipsdisp or another viewer of pyramidal TIFF; GIMP opens it as well.\n"
         "The weights were photo, this project's own: they do not fit the latents of Stable Diffusion."
     )

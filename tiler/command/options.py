@@ -226,7 +226,6 @@ pixel_size = _option(
     type=float,
     help="Side of a pixel in micrometres, of a TIFF or OME-Zarr.  [default: none is said]",
 )
-megapixels = _option("--megapixels", metavar="M", type=float, default=8.0, help="Size of the picture.")
 overwrite = _option("--overwrite", is_flag=True, help="Replace an existing output; start a half-done one over.")
 resume = _option("--resume", is_flag=True, help="Go on with what a stopped run of the same job has left.")
 force = _option("--force", is_flag=True, help="Begin even if disk or memory seem to be too small.")

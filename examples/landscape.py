@@ -1,5 +1,8 @@
 """A picture of our own for trials: a mountainous coast from the air, computed window by window at any size.
 
+Run: ``python examples/landscape.py OUTPUT [--megapixels M]``, to encode it with this project's own weights. The demo's
+latents are ``python examples/landscape.py tiler/command/landscape.png``.
+
 ::
 
     hills      a few octaves of smooth noise, lowlands pressed flat            sea, coast, mountains
@@ -14,6 +17,7 @@ of array (no ``exp``, no matrix product), so windows agree bit for bit however t
 Lengths and heights are in picture widths, slopes therefore without unit.
 """
 
+import argparse
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import OptionError
+import tiler
+from tiler.sources.source import Source
 from tiler.window import Span, Window
 
 Map = NDArray[np.floating[Any]]  # float32; the stubs of numpy lose that in arithmetic with Python numbers
@@ -33,7 +38,7 @@ _FINEST_PX = 4.5  # an autoencoder smears what is finer
 _SUN = (-0.50, -0.55, 0.67)  # rows, columns, up: from the upper left, as the eye expects of relief
 
 
-class DemoPicture:
+class Landscape(Source):
     """A source of (height, width, 3) float32 RGB in [0, 1]; 3:2 is how it was composed, any shape works.
 
     Args:
@@ -41,14 +46,19 @@ class DemoPicture:
         width: columns, px.
 
     Raises:
-        OptionError: a side is shorter than one pixel.
+        ValueError: a side is shorter than one pixel.
     """
 
     def __init__(self, height: int, width: int) -> None:
         if height < 1 or width < 1:
-            raise OptionError(f"No pixels in the picture: height={height}, width={width} px. Both must be 1 or more.")
-        self.shape = (height, width, 3)
+            raise ValueError(f"No pixels in the picture: height={height}, width={width} px. Both must be 1 or more.")
+        self._shape = (height, width, 3)
         self._unit_px = math.sqrt(1.5 * height * width)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        return self._shape
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width, 3) float32 values of ``window``, in [0, 1]."""
@@ -262,3 +272,23 @@ def _colour(ground: Map, gullies: Map, rough: Map, fine: Map, down: Map, right: 
     lay(water, *(0.02 + 0.34 * clear * clear, 0.13 + 0.57 * clear, 0.27 + 0.37 * clear))
     picture = np.clip(np.stack(channels, axis=-1), 0, 1)
     return picture * (1.4 - 0.4 * picture)  # lift the shadows
+
+
+def choose_shape(megapixels: float) -> tuple[int, int]:
+    """Return (height, width) of a 3:2 picture of about so many million pixels, multiples of 8 px."""
+    height = math.sqrt(megapixels * 1e6 / 1.5)
+    return max(round(height / 8), 1) * 8, max(round(height * 1.5 / 8), 1) * 8
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", help="the file of latents to write: .npy, .safetensors or .png")
+    parser.add_argument("--megapixels", type=float, default=8.0, help="about how large (default: 8)")
+    arguments = parser.parse_args()
+    picture = Landscape(*choose_shape(arguments.megapixels))
+    report = tiler.encode(picture, arguments.output, weights="photo", overwrite=True)
+    print(f"{report.path}: the latents of {picture.shape[1]} × {picture.shape[0]} px, {report.size_bytes:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
