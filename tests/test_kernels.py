@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_int64
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from reference_networks import NETWORKS, convolve_plainly, run_plainly
 
 import tiler
 from taesd_core.families import FAMILIES
-from taesd_core.kernels import run, winograd
-from taesd_core.kernels.maps import new_memory
+from taesd_core.kernels import memory
+from taesd_core.kernels.geometry import Reach, Shape, find_edges, find_reaches, list_shapes
+from taesd_core.kernels.library import load_functions
+from taesd_core.kernels.maps import Map, new_memory
+from taesd_core.kernels.memory import lay_out, peak_bytes, weight_bytes
 from taesd_core.kernels.model import KernelModel
-from taesd_core.kernels.pixels import clamp
+from taesd_core.kernels.steps import Step, Work
 from taesd_core.kernels.transforms import find_sum, transform_kernel
 from taesd_core.network import Network
 from tiler.errors import InputError, OptionError
@@ -90,7 +94,7 @@ def test_every_network_equals_the_plain_one(models, latents, variant, part, size
     [("taesd", "decoder", (14, 41), 20), ("taesd", "encoder", (11, 41), 20), ("taef2", "decoder", (21, 14), 16)],
 )
 def test_tiles_equal_the_plain_network(models, latents, monkeypatch, variant, part, size, core):
-    monkeypatch.setattr(run, "BAND_BYTES", 1_000_000)
+    monkeypatch.setattr(memory, "TURN_PX", 2_000)
     model, tensors = models(variant, part)
     height, width = (length * model.network.scale_in for length in size)
     source = latents(height, width, model.network.channels_in)
@@ -181,7 +185,7 @@ def test_vectors_of_any_length_give_the_same_bits(tmp_path, latents):
     program = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "import hashlib, numpy as np, test_kernels as t\n"
-        "from taesd_core.kernels.vectors import lanes\n"
+        "from taesd_core.kernels.library import lanes\n"
         f"z = np.load({str(tmp_path / 'z.npy')!r})\n"
         "for variant, part in t.NETWORKS:\n"
         "    network = t.make_network(variant, part)\n"
@@ -224,15 +228,13 @@ def test_values_too_large_are_found_though_a_relu_hides_them(latents, spot):
 
 
 def test_clamp_is_tanh():
-    values = np.concatenate([np.linspace(-80, 80, 100_001), [0, 1e-30, -1e-7, 3e38, -3e38]]).astype(np.float32)
-    clamped = values.copy()
-    clamp(clamped)
-    expected = np.tanh(values.astype(np.float64) / 3) * 3
-    # One unit in the last place at most.
-    assert np.abs(clamped - expected).max() <= 2.4e-7
-    np.testing.assert_array_equal(np.isnan(nan := np.array([np.nan], np.float32)), [True])
-    clamp(nan)
-    assert np.isnan(nan[0])
+    values = np.concatenate([np.linspace(-80, 80, 99_992), [0, 1e-30, -1e-7, 3e38, -3e38, 0, 0, np.nan]])
+    clamped = new_memory(values.size)
+    clamped[:] = values
+    load_functions()["clamp"](clamped.ctypes.data, (c_int64 * 2)(0, clamped.size))
+    expected = np.tanh(values.astype(np.float32).astype(np.float64) / 3) * 3
+    # One unit in the last place at most; NaN stays NaN.
+    np.testing.assert_allclose(clamped, expected, rtol=0, atol=2.4e-7)
 
 
 @pytest.mark.parametrize("doubled", [False, True])
@@ -240,21 +242,59 @@ def test_products_of_sums_are_a_convolution(doubled):
     random = np.random.default_rng(0)
     x, kernel = random.normal(size=(6, 10, 16)), random.normal(size=(3, 3, 16, 16)).astype(np.float32)
     large = x.repeat(2, 0).repeat(2, 1) if doubled else x
-    rows, columns = (-(-length // 4) * 4 for length in large.shape[:2])
-    source, out = new_memory(40 * 40 * 16), new_memory((rows + 2) * (columns + 2) * 16)
-    source[:] = 0
-    ring = source[: (rows + 2) * (columns + 2) * 16].reshape(rows + 2, columns + 2, 16)
-    ring[1 : 1 + x.shape[0], 1 : 1 + x.shape[1]] = x
-    row = (columns + 2) * 16
-    function = winograd.convolve_doubled if doubled else winograd.convolve
-    scratch = new_memory(winograd.scratch_size(doubled, 16, 16))
-    zeros = np.zeros(16, np.float32)
-    function(source, 0, row, 16, winograd.pack_winograd(kernel, doubled), zeros, source, 0, 0, out, row + 16, row, 16,
-             columns // 4, 0, rows // 4, scratch, np.zeros(16, np.float32))  # fmt: skip
-    found = out.reshape(rows + 2, columns + 2, 16)[1 : 1 + large.shape[0], 1 : 1 + large.shape[1]]
+    shape = Shape(16, 16, (2, 1) if doubled else (1, 1))
+
+    def make_map(height, width):
+        rows, columns = (Reach(0, -(-length // 4) * 4, 0, length) for length in (height, width))
+        return Map(new_memory(4 * (rows.length + 2) * (columns.length + 2) * 16), rows, columns, 16, rows.length)
+
+    source, out = make_map(*x.shape[:2]), make_map(*large.shape[:2])
+    source.array[:] = 0
+    source.array[: x.shape[0], 1 : 1 + x.shape[1]] = x
+    job = Step(shape, kernel, None).make_job(source, out, source, 0, out.rows.stop)
+    scratch, flags = new_memory(shape.scratch), np.zeros(16, np.float32)
+    job(Work(scratch.ctypes.data, flags.ctypes.data))
+    found = out.array[: large.shape[0], 1 : 1 + large.shape[1]]
     expected = convolve_plainly(large, kernel, None)
     assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
-    assert len(find_sum(doubled)) == len(transform_kernel(kernel, doubled)) == (25 if doubled else 36)
+    assert len(find_sum(doubled)) == len(transform_kernel(kernel, doubled)) == shape.n_products
+    assert max(find_sum(doubled)) + 1 == shape.n_sums
+
+
+@pytest.mark.parametrize(("variant", "part"), list(NETWORKS), ids=str)
+def test_rows_are_made_once_in_any_order_of_turns(models, latents, monkeypatch, variant, part):
+    """However many rows are made at a time, by any number of threads, the bits are the same."""
+    model, _ = models(variant, part)
+    scale = model.network.scale_in
+    source = latents(22 * scale, 7 * scale, model.network.channels_in)
+    model = gather(model, source)
+    found = []
+    for n_px in (1, 3_000, 10**9):
+        monkeypatch.setattr(memory, "TURN_PX", n_px)
+        found.append(model(source, WHOLE))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+@pytest.mark.parametrize(("variant", "part"), list(NETWORKS), ids=str)
+def test_no_map_is_larger_than_predicted(variant, part):
+    network = make_network(variant, part)
+    shapes = list_shapes(network.layers)
+    random = np.random.default_rng(0)
+    for _ in range(12):
+        lengths, ends = random.integers(2 * network.halo + 1, 180, 2), random.integers(0, 2, (2, 2)).astype(bool)
+        axes = [(int(length), *map(bool, each)) for length, each in zip(lengths, ends, strict=True)]
+        reaches = []
+        for length, low, high in axes:
+            start = 0 if low else int(random.integers(0, 99))
+            kept = start + network.halo * (not low), start + length - network.halo * (not high)
+            edges = find_edges(shapes, (start * network.scale_in, (start + length) * network.scale_in), (low, high))
+            reaches.append(find_reaches(shapes, edges, (kept[0] * network.scale_out, kept[1] * network.scale_out)))
+        size = lay_out(shapes, *reaches, 2, keeps_last=False).size * 4
+        predicted = peak_bytes(network, *axes, 2) - weight_bytes(network.layers)
+        assert size <= predicted, axes
+        if not network.passes:
+            assert predicted <= 1.3 * size, axes
 
 
 def test_a_file_of_the_kernels_is_that_of_keras_but_for_roundings(tmp_path, latents):

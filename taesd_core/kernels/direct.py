@@ -1,145 +1,71 @@
-"""Convolutions that Winograd's tiles do not suit: of few channels, of stride 2, of 1×1; and the pool of FLUX.2.
+"""Convolutions that Winograd's tiles do not suit: of few channels, of stride 2, of 1×1.
 
 The neighbours in a row of a 3×3 kernel lie beside each other in the map, so each row of the kernel is one matrix
 product whose depth is three times the channels.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
+from llvmlite import ir
 from numpy.typing import NDArray
 
-from taesd_core.kernels.cache import compiled
-from taesd_core.kernels.product import multiply, pack
-from taesd_core.kernels.vectors import Code, Value, lanes, write
-
-PIXELS = 24
-"""In a chunk: a multiple of the rows of every product."""
-WIDTH = lanes()
+from taesd_core.kernels.code import DOUBLE, Place, define
+from taesd_core.kernels.geometry import PIXELS
+from taesd_core.kernels.product import pack
 
 
-def pack_direct(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a kernel (rows, columns, n_in, n_out) as ``convolve`` takes it."""
+def pack_direct(kernel: NDArray[np.float32], n_lanes: int) -> NDArray[np.float32]:
+    """Return a kernel (rows, columns, n_in, n_out) as the function takes it."""
     rows, columns, n_in, n_out = kernel.shape
-    return pack(kernel.reshape(rows, columns * n_in, n_out))
+    return pack(kernel.reshape(rows, columns * n_in, n_out), n_lanes)
 
 
-def _make_finish(*, skip: bool, relu: bool) -> Any:
-    """Return ``finish(sums, at, bias, at, skip, at, out, at, flags, at)``: a vector with bias, skip and ReLU."""
+def define_direct(module: ir.Module, multiply: ir.Function, n_lanes: int, *, skip: bool, relu: bool) -> str:
+    """Define one kind of convolution, and return its name.
 
-    def emit(code: Code, sums: Value, bias: Value, added: Value, out: Value, flags: Value) -> None:
-        zero = code.index(0)
-        value = code.plus(code.load(sums, zero), code.load(bias, zero))
-        if skip:
-            value = code.plus(value, code.load(added, zero))
-        code.store(code.fma(0.0, value, code.load(flags, zero)), flags, zero)
-        code.store(code.positive(value) if relu else value, out, zero)
-
-    return write(5, 0, emit)
-
-
-_finish, _finish_relu = _make_finish(skip=False, relu=False), _make_finish(skip=False, relu=True)
-_finish_skip = _make_finish(skip=True, relu=False)
-
-
-def _make_convolve(name: str, *, relu: bool) -> Callable[..., None]:
-    """Return one kind of convolution.
-
-    ``convolve(x, x_at, x_row, stride, n_in, kernel_rows, depth, kernels, bias, out, out_at, out_row, n_out, n_columns,
-    first, last, scratch, flags)`` makes the rows ``first`` to ``last``. ``x_at``: where the kernel of the first output
-    begins; ``depth``: the kernel's columns × ``n_in``.
+    It takes where these lie: ``x``, ``added`` and ``out`` in the first slot of their rings, the column where the kernel
+    of the first output begins, and of the first output; kernels, bias, scratch and flags. Then whole numbers, see
+    below; ``*_first``: the row of the map where that kernel begins, and of the first output; ``depth``: the kernel's
+    columns × ``n_in``.
     """
-
-    @compiled(name)
-    def convolve(
-        x,
-        x_at,
-        x_row,
-        stride,
-        n_in,
-        kernel_rows,
-        depth,
-        kernels,
-        bias,
-        out,
-        out_at,
-        out_row,
-        n_out,
-        n_columns,
-        first,
-        last,
-        scratch,
-        flags,
-    ):
-        zero = np.int64(0)
-        for row in range(first, last):
-            for start in range(0, n_columns, PIXELS):
-                n = min(PIXELS, n_columns - start)
-                at = x_at + row * stride * x_row + start * stride * n_in
-                for i in range(kernel_rows):
-                    multiply(
-                        x, at + i * x_row, stride * n_in, depth, kernels, i * depth * n_out, scratch, zero, n, n_out, i
-                    )
-                at_out = out_at + row * out_row + start * n_out
-                for c in range(0, n * n_out, WIDTH):
-                    if relu:
-                        _finish_relu(scratch, c, bias, c % n_out, scratch, 0, out, at_out + c, flags, 0)
-                    else:
-                        _finish(scratch, c, bias, c % n_out, scratch, 0, out, at_out + c, flags, 0)
-
-    return convolve
+    name = "_".join(["direct", *["skip"] * skip, *["relu"] * relu])
+    code, arguments, _ = define(module, name, 7, 17, n_lanes, exported=True)
+    x, kernels, bias, added, out, scratch, flags, *numbers = arguments
+    n_rows, n_columns, n_in, n_out, x_row, x_slots, x_length, x_first, *rest = numbers
+    added_row, added_slots, added_first, out_row, out_slots, out_first, stride, kernel_rows, depth = rest
+    n_chunks = (n_columns + (PIXELS - 1)) // PIXELS
+    with code.take(n_rows * n_chunks) as part:
+        row, start = part // n_chunks, part % n_chunks * PIXELS
+        n = code.smaller(n_columns - start, PIXELS)
+        first = x_first + row * stride
+        with code.loop(0, kernel_rows) as i:
+            a = x + code.slot(first + i, x_length, x_slots) * x_row + start * stride * n_in
+            code.call(multiply, [a, kernels + i * depth * n_out, scratch, stride * n_in, depth, n, n_out, i])
+        to = out + (out_first + row) % out_slots * out_row + start * n_out
+        with code.loop(0, n) as t, code.loop(0, n_out, n_lanes) as c:
+            at = t * n_out + c
+            value = code.plus(code.load(scratch + at), code.load(bias + c))
+            if skip:
+                on = added + (added_first + row) % added_slots * added_row + start * n_out
+                value = code.plus(value, code.load(on + at))
+            code.store(code.fma(0.0, value, code.load(flags)), flags)
+            code.store(code.positive(value) if relu else value, to + at)
+    code.builder.ret_void()
+    return name
 
 
-convolve = _make_convolve("direct", relu=False)
-convolve_relu = _make_convolve("direct_relu", relu=True)
+def define_sum_channels(module: ir.Module, n_lanes: int) -> str:
+    """Define what adds up ``value - pilot`` and its square for each channel, in float64 and row by row.
 
-
-@compiled("pool")
-def pool(
-    x,
-    x_at,
-    x_row,
-    n,
-    n_hidden,
-    before,
-    offset,
-    behind,
-    zeros,
-    out,
-    out_at,
-    out_row,
-    n_columns,
-    first,
-    last,
-    scratch,
-    flags,
-):
-    """Make rows of ``out`` ``x + relu(x @ before + offset) @ behind``, pixel by pixel."""
-    sums_at, zero = PIXELS * n_hidden, np.int64(0)
-    for row in range(first, last):
-        for start in range(0, n_columns, PIXELS):
-            m = min(PIXELS, n_columns - start)
-            at, at_out = x_at + row * x_row + start * n, out_at + row * out_row + start * n
-            multiply(x, at, n, n, before, zero, scratch, zero, m, n_hidden, zero)
-            for c in range(0, m * n_hidden, WIDTH):
-                _finish_relu(scratch, c, offset, c % n_hidden, scratch, 0, scratch, c, flags, 0)
-            multiply(scratch, zero, n_hidden, n_hidden, behind, zero, scratch, sums_at, m, n, zero)
-            for c in range(0, m * n, WIDTH):
-                _finish_skip(scratch, sums_at + c, zeros, 0, x, at + c, out, at_out + c, flags, 0)
-
-
-def scratch_size(n_out: int, n_hidden: int = 0) -> int:
-    """Return how many numbers ``convolve``, or with ``n_hidden`` ``pool``, wants for itself."""
-    return PIXELS * (n_out + n_hidden)
-
-
-@compiled("sum_channels")
-def sum_channels(x, at, row, channels, n_rows, n_columns, pilot, sums, squares):
-    """Add up ``value - pilot`` and its square for each channel, in float64 and row by row."""
-    for y in range(n_rows):
-        for place in range(at + y * row, at + y * row + n_columns * channels, channels):
-            for c in range(channels):
-                step = np.float64(x[place + c]) - pilot[c]
-                sums[c] += step
-                squares[c] += step * step
+    It takes ``x`` and, in float64, ``pilot``, ``sums`` and ``squares``; then whole numbers, see below.
+    """
+    code, arguments, function = define(module, "sum_channels", 4, 4, n_lanes, exported=True)
+    x, *totals, n_rows, n_columns, channels, x_row = arguments
+    builder, wide = code.builder, ir.VectorType(DOUBLE, n_lanes)
+    pilot, sums, squares = (Place(builder, builder.bitcast(each.pointer, DOUBLE.as_pointer())) for each in totals)
+    with code.loop(0, n_rows) as row, code.loop(0, n_columns) as column, code.loop(0, channels, n_lanes) as c:
+        value = builder.fpext(code.load(x + row * x_row + column * channels + c), wide)
+        step = code.minus(value, code.load(pilot + c, wide))
+        code.store(code.plus(code.load(sums + c, wide), step), sums + c)
+        code.store(code.plus(code.load(squares + c, wide), builder.fmul(step, step)), squares + c)
+    builder.ret_void()
+    return function.name

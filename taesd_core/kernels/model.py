@@ -2,23 +2,24 @@
 
 import copy
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from ctypes import c_int64
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taesd_core.bounds import LARGEST, USE_OTHERS
-from taesd_core.kernels import direct
-from taesd_core.kernels.maps import Map, Memories, Memory
-from taesd_core.kernels.run import Ends, Kept, Run, find_segments
+from taesd_core.kernels.geometry import Ends
+from taesd_core.kernels.library import load_functions
+from taesd_core.kernels.maps import Map, Memories
+from taesd_core.kernels.pixels import KINDS
+from taesd_core.kernels.run import Run, Spans, Threads
 from taesd_core.kernels.steps import make_steps
+from taesd_core.layers import Clamp
 from taesd_core.moments import Moments, moments_of_sums
 from taesd_core.network import Network
 from taesd_core.tensors import Tensors
-
-KINDS = {"uint8": np.uint8, "uint16": np.uint16, "float32": np.float32}
 
 
 class KernelModel:
@@ -37,9 +38,8 @@ class KernelModel:
         self, network: Network, tensors: Tensors, *, output: str = "float32", n_threads: int | None = None
     ) -> None:
         self.network, self._tensors, self._output = network, tensors, output
-        self._n_threads = n_threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(max(self._n_threads - 1, 1), thread_name_prefix="strips")
-        self._memories = Memories()
+        self._to_pixels = load_functions()[f"to_{output}"]
+        self._threads, self._memories = Threads(n_threads or count_cores()), Memories()
         self._norms: list[NDArray[np.float32]] = []
         self._build()
 
@@ -47,8 +47,9 @@ class KernelModel:
         """Make the steps of the network, or of the first of its passes whose statistics are not known."""
         n = len(self._norms)
         passes = self.network.passes
-        layers, kind = (passes[n].layers, None) if n < len(passes) else (self.network.layers, self._output)
-        self._clamped, self._steps = make_steps(layers, iter(self._tensors), iter(self._norms), kind)
+        layers = passes[n].layers if n < len(passes) else self.network.layers
+        self._clamped = isinstance(layers[0], Clamp)
+        self._steps = make_steps(layers, iter(self._tensors), iter(self._norms))
 
     def with_statistics(self, statistics: Sequence[Moments]) -> "KernelModel":
         """Return the same model with the statistics of the first passes given; it shares threads and memory."""
@@ -76,8 +77,7 @@ class KernelModel:
         spans, kept = self._place(self.network, window, borders, crop, origin)
         (top, bottom), (left, right) = kept
         image = np.empty((bottom - top, right - left, self.network.channels_out), KINDS[self._output])
-        with self._memories.borrow() as memory:
-            self._run(window, spans, borders, kept, memory, image)
+        self._run(window, spans, borders, kept, image)
         return image
 
     def gather(
@@ -88,18 +88,20 @@ class KernelModel:
         each = self.network.passes[len(self._norms)]
         groups = each.layers[-1].norm_groups  # type: ignore[union-attr]
         spans, kept = self._place(each, window, borders, crop, origin)
-        with self._memories.borrow() as memory:
-            x = self._run(window, spans, borders, kept, memory)
-            assert x is not None
-            (top, bottom), (left, right) = kept
-            shape = x.data, x.at(top, left), x.row, x.channels, bottom - top, right - left
-            n = (bottom - top) * (right - left)
-            pilot, sums, squares = np.zeros((3, x.channels))
-            direct.sum_channels(*shape, np.zeros(x.channels), pilot, squares)
-            pilot /= n
+        (top, bottom), (left, right) = kept
+        zeros, pilot, sums, squares = np.zeros((4, each.channels_out))
+        add = load_functions()["sum_channels"]
+
+        def look(x: Map) -> None:
+            numbers = (c_int64 * 5)(0, bottom - top, right - left, x.channels, x.row)
+            at = x.at(left) + x.slot(top) * x.row * 4
+            add(at, zeros.ctypes.data, pilot.ctypes.data, squares.ctypes.data, numbers)
+            pilot[:] /= n
             squares[:] = 0
-            direct.sum_channels(*shape, pilot, sums, squares)
-            memory.give_back(x.data)
+            add(at, pilot.ctypes.data, sums.ctypes.data, squares.ctypes.data, numbers)
+
+        n = (bottom - top) * (right - left)
+        self._run(window, spans, borders, kept, look=look)
         moments = moments_of_sums(n, pilot, sums, squares, groups)
         if not moments.finite:
             raise OverflowError(f"What a group norm must square is beyond {LARGEST['float32']:.3g}. {USE_OTHERS}")
@@ -109,7 +111,7 @@ class KernelModel:
     def _place(
         network: Network, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: tuple[slice, slice] | None,
         origin: tuple[int, int],
-    ) -> tuple[Kept, Kept]:  # fmt: skip
+    ) -> tuple[Spans, Spans]:  # fmt: skip
         """Return where the window and what is kept of the output lie, px of input and output from the image's corner.
 
         Raises:
@@ -130,17 +132,22 @@ class KernelModel:
         return (spans[0], spans[1]), (kept[0], kept[1])
 
     def _run(
-        self, window: NDArray[np.float32], spans: Kept, borders: tuple[Ends, Ends], kept: Kept, memory: Memory,
-        image: NDArray[Any] | None = None,
-    ) -> Map | None:  # fmt: skip
-        """Run all steps; return the last map, or fill the image that the last step makes."""
-        run = Run(self._steps, spans, borders, kept, self._n_threads, self._pool, memory)
-        x: Map | None = run.enter(window, clamped=self._clamped)
-        for segment in find_segments(self._steps):
-            assert x is not None, "Only the last segment makes the image."
-            x = run.run_segment(x, segment, image)
-        run.end()
+        self, window: NDArray[np.float32], spans: Spans, borders: tuple[Ends, Ends], kept: Spans,
+        image: NDArray[Any] | None = None, look: Callable[[Map], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Run all steps; fill an image, or look at the last map."""
+        with self._memories.borrow() as memory:
+            run = Run(
+                self._steps, self._clamped, window, spans, borders, kept, self._threads, memory, image, self._to_pixels
+            )
+            last = run.run()
+            if look is not None:
+                look(last)
         if not run.finite:
             beyond = f"The network's values go beyond what float32 holds: largest={LARGEST['float32']:.5g}"
             raise OverflowError(f"{beyond}, input's={np.abs(window).max():.3g}. {USE_OTHERS}")
-        return x
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,94 +1,42 @@
-"""One window through the steps: which part of each map is made, in what order, by which threads.
+"""One window through the steps: the rows of its maps, some at a time, by which threads."""
 
-Backwards from what is kept, each map is made as far as the steps behind it need, and on to a whole tile of four. Maps
-of the highest resolution are made in bands of rows, so that memory does not grow with the window::
-
-    segment   the steps at one resolution
-     band     rows of its output; what its steps need of the map before the segment
-      step    all strips of four rows, taken by the threads as they come
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from math import ceil
+from ctypes import c_int64
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.kernels.maps import Map, Memory, Reach
-from taesd_core.kernels.pixels import clamp
-from taesd_core.kernels.steps import Step, ToPixels, Work
-from taesd_core.kernels.transforms import SIDE
-from taesd_core.kernels.vectors import lanes
+from taesd_core.kernels.geometry import Ends, Span, find_edges, find_reaches
+from taesd_core.kernels.library import Function, lanes, load_functions
+from taesd_core.kernels.maps import Map, Memory
+from taesd_core.kernels.memory import ALIGNMENT, lay_out
+from taesd_core.kernels.steps import Job, Step, Work
 
-Ends = tuple[bool, bool]
-Kept = tuple[tuple[int, int], tuple[int, int]]
-"""What is kept of the last map, rows and columns, px counted from the corner of the image."""
-Edges = tuple[int | None, int | None]
-"""Where a map begins and ends with the image along one axis; None where the window ends before."""
-BAND_BYTES = 48_000_000
-"""Most of a map between two steps; what is larger is made in bands of rows."""
-SHORTEST_BAND = 64
-"""Rows of a band at least: those of its margins are made twice."""
-PARTS = 8
-"""Into how many parts a thread's share of a step is cut, so that all end at about the same time."""
+Spans = tuple[Span, Span]
+"""Rows and columns, px of a map counted from the corner of the image."""
 
 
-def find_segments(steps: Sequence[Step]) -> Iterator[range]:
-    """Yield the steps of each resolution: an upsampling begins one, a stride ends one."""
-    start = 0
-    for number, step in enumerate(steps):
-        if step.ratio == (2, 1) and number > start:
-            yield range(start, number)
-            start = number
-        if step.ratio == (1, 2):
-            yield range(start, number + 1)
-            start = number + 1
-    if start < len(steps):
-        yield range(start, len(steps))
-
-
-def find_edges(steps: Sequence[Step], start: int, stop: int, ends: Ends) -> list[Edges]:
-    """Return where each map ends with the image along one axis.
+class Threads:
+    """Threads that share work; the one that asks is one of them.
 
     Args:
-        steps: between the maps.
-        start: of the window, px of the input counted from the corner of the image.
-        stop: likewise.
-        ends: whether these are borders of the image.
+        number: how many.
     """
-    spans = [(start, stop)]
-    for step in steps:
-        n_out, n_in = step.ratio
-        spans.append((spans[-1][0] * n_out // n_in, spans[-1][1] * n_out // n_in))
-    low, high = ends
-    return [(first if low else None, last if high else None) for first, last in spans]
 
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._pool = ThreadPoolExecutor(max(number - 1, 1), thread_name_prefix="kernels")
 
-def find_reaches(steps: Sequence[Step], edges: Sequence[Edges], kept: tuple[int, int]) -> list[Reach]:
-    """Return what is made of each map along one axis, the input's first.
-
-    Args:
-        steps: between the maps.
-        edges: of the maps.
-        kept: what is needed of the last map.
-    """
-    reaches = []
-    start, stop = kept
-    for number in range(len(steps), -1, -1):
-        first, last = edges[number]
-        start, stop = start if first is None else max(start, first), stop if last is None else min(stop, last)
-        low, high = start // SIDE * SIDE, -(-stop // SIDE) * SIDE
-        step = steps[number - 1] if number else None
-        begin, end = start, stop
-        if step is not None and step.in_tiles:
-            begin, end = low if first is None else max(low, first), high if last is None else min(high, last)
-        reaches.append(Reach(low, high, begin, end, (start, stop)))
-        if step is not None:
-            start, stop = step.needs(start, stop)
-    return reaches[::-1]
+    def share(self, job: Job, works: Sequence[Work]) -> None:
+        """Let all threads do a job."""
+        others = [self._pool.submit(job, work) for work in works[1:]]
+        job(works[0])
+        for each in others:
+            # One that has not begun has nothing left to do.
+            if not each.cancel():
+                each.result()
 
 
 class Run:
@@ -96,136 +44,84 @@ class Run:
 
     Args:
         steps: all of them.
-        spans: of the window, px of the input counted from the corner of the image.
-        borders: which of its sides are borders of the image.
+        clamped: whether the input is kept in (-3, 3) first.
+        window: (rows, columns, channels).
+        spans: where it lies in the input.
+        borders: which of its sides are ends of the image.
         kept: what is kept of the last map.
-        n_threads: of which this is one.
-        pool: the others.
+        threads: that share the work.
         memory: for the maps.
+        image: what the last map is turned into; None where that is kept as it is.
+        to_pixels: what does it.
     """
 
     def __init__(
-        self, steps: Sequence[Step], spans: Kept, borders: tuple[Ends, Ends], kept: Kept, n_threads: int,
-        pool: ThreadPoolExecutor, memory: Memory,
+        self, steps: Sequence[Step], clamped: bool, window: NDArray[np.float32], spans: Spans,
+        borders: tuple[Ends, Ends], kept: Spans, threads: Threads, memory: Memory,
+        image: NDArray[Any] | None = None, to_pixels: Function | None = None,
     ) -> None:  # fmt: skip
-        self._steps, self._spans, self._kept, self._memory = steps, spans, kept, memory
-        self._n_threads, self._pool = n_threads, pool
-        self._edges = [find_edges(steps, *span, ends) for span, ends in zip(spans, borders, strict=True)]
-        self._rows, self._columns = (
-            find_reaches(steps, edges, axis) for edges, axis in zip(self._edges, kept, strict=True)
+        self._steps, self._window, self._spans, self._kept = steps, window, spans, kept
+        self._threads, self._image, self._to_pixels = threads, image, to_pixels
+        self._clamp = load_functions()["clamp"] if clamped else None
+        shapes = [step.shape for step in steps]
+        rows, columns = (
+            find_reaches(shapes, find_edges(shapes, span, ends), keep)
+            for span, ends, keep in zip(spans, borders, kept, strict=True)
         )
-        n_scratch = max(step.scratch_size for step in steps)
-        self._works = [Work(memory.take(n_scratch), np.zeros(lanes(), np.float32)) for _ in range(n_threads)]
-
-    def end(self) -> None:
-        """Give back what is no map."""
-        for work in self._works:
-            self._memory.give_back(work.scratch)
+        layout = lay_out(shapes, rows, columns, threads.number, keeps_last=image is None)
+        memory.begin(layout.size)
+        self._turns, self._flags = layout.turns, np.zeros((threads.number, lanes()), np.float32)
+        self._works = [Work(memory.take(layout.scratch).ctypes.data, each.ctypes.data) for each in self._flags]
+        assert columns[0].length * window.shape[2] % ALIGNMENT == 0 or not clamped, "Whole vectors are clamped."
+        channels = [window.shape[2], *(shape.n_out for shape in shapes)]
+        self.maps = [
+            Map(memory.take(size), *each)
+            for size, *each in zip(layout.maps, rows, columns, channels, layout.slots, strict=True)
+        ]
 
     @property
     def finite(self) -> bool:
-        """Whether no value of any map was NaN or infinite so far."""
-        return not any(np.isnan(work.flags).any() for work in self._works)
+        """Whether no value of any map was NaN or infinite."""
+        return not np.isnan(self._flags).any()
 
-    def enter(self, window: NDArray[np.float32], *, clamped: bool) -> Map:
-        """Return the window as a map."""
-        rows, columns, channels = self._rows[0], self._columns[0], window.shape[2]
-        x = Map(self._memory.take(Map.size(rows, columns, channels)), rows, columns, channels)
-        inner = x.array()
-        inner[...] = 0
-        (top, bottom), (left, right) = (
-            (max(span[0], reach.start), min(span[1], reach.stop))
-            for span, reach in zip(self._spans, (rows, columns), strict=True)
-        )
-        at_row, at_column = top - rows.start + 1, left - columns.start + 1
-        (first, _), (start, _) = self._spans
-        inner[at_row : at_row + bottom - top, at_column : at_column + right - left] = window[
-            top - first : bottom - first, left - start : right - start
-        ]
-        if clamped:
-            clamp(inner.reshape(-1))
-        return x
-
-    def run_segment(self, x: Map, numbers: range, image: NDArray[Any] | None) -> Map | None:
-        """Run the steps of a segment, and give back ``x``; return its last map, or None if that is the image."""
-        steps = self._steps[numbers.start : numbers.stop]
-        rows, columns = (reaches[numbers.start : numbers.stop + 1] for reaches in (self._rows, self._columns))
-        out = None
-        start, stop = rows[-1].needed
-        if not isinstance(steps[-1], ToPixels):
-            out = self._take(rows[-1], columns[-1], steps[-1].n_out)
-        row_bytes = max(len(reach) * step.n_out * 4 for reach, step in zip(columns[:-1], steps, strict=True))
-        # Where the last step has a stride, its rows are of another resolution.
-        length = max(SHORTEST_BAND, BAND_BYTES // row_bytes) * steps[-1].ratio[0] // max(steps[-1].ratio[1], 1)
-        first = start // SIDE * SIDE
-        n_bands = ceil((stop - first) / length)
-        length = ceil((stop - first) / n_bands / SIDE) * SIDE
-        for low in range(first, stop, length):
-            self._run_band(x, steps, numbers.start, (max(low, start), min(low + length, stop)), columns, out, image)
-        self._memory.give_back(x.data)
-        return out
-
-    def _run_band(
-        self, x: Map, steps: Sequence[Step], first_step: int, band: tuple[int, int], columns: Sequence[Reach],
-        out: Map | None, image: NDArray[Any] | None,
-    ) -> None:  # fmt: skip
-        edges = self._edges[0][first_step : first_step + len(steps) + 1]
-        rows = find_reaches(steps, edges, band)
-        last_use = {place: number for number, step in enumerate(steps) for place in (number, number - step.skip)}
-        maps = [x]
-        for number, step in enumerate(steps):
-            source, last = maps[number], number == len(steps) - 1
-            if isinstance(step, ToPixels):
-                assert image is not None
-                self._make_pixels(step, source, rows[-1], columns[-1], band, image)
-            else:
-                made = out if last else self._take(rows[number + 1], columns[number + 1], step.n_out)
-                assert made is not None
-                self._make_map(step, source, made, maps[number - step.skip], rows[number + 1])
-                maps.append(made)
-            for place in {number, number - step.skip}:
-                each = maps[place]
-                if last_use[place] == number and each is not x:
-                    self._memory.give_back(each.data)
-
-    def _take(self, rows: Reach, columns: Reach, channels: int) -> Map:
-        return Map(self._memory.take(Map.size(rows, columns, channels)), rows, columns, channels)
-
-    def _make_map(self, step: Step, x: Map, out: Map, added: Map, rows: Reach) -> None:
-        def run(first: int, last: int, work: Work) -> None:
-            step.run(x, out, added, first, last, work)
+    def run(self) -> Map:
+        """Make all maps, and return the last one."""
+        for number, first, last in self._turns:
+            out = self.maps[number]
+            if number == 0:
+                self._enter(out, first, last)
+                continue
+            step = self._steps[number - 1]
+            x, added = self.maps[number - 1], self.maps[number - 1 - step.shape.skip]
+            self._threads.share(step.make_job(x, out, added, first, last), self._works)
             out.clear_edges(first, last)
+            if number == len(self._steps) and self._image is not None:
+                self._draw(out, first, last)
+        return self.maps[-1]
 
-        self._share(rows, run)
+    def _enter(self, x: Map, first: int, last: int) -> None:
+        """Take rows of the window, as far as it goes."""
+        (top, bottom), (left, right) = self._spans
+        low, high = max(left, x.columns.start), min(right, x.columns.stop)
+        for row in range(first, last):
+            line = x.array[x.slot(row), 1:-1]
+            line[...] = 0
+            if top <= row < bottom:
+                part = self._window[row - top, low - left : high - left]
+                line[low - x.columns.start : high - x.columns.start] = part
+                if self._clamp is not None:
+                    self._clamp(line.ctypes.data, (c_int64 * 2)(0, line.size))
 
-    def _make_pixels(
-        self, step: ToPixels, x: Map, rows: Reach, columns: Reach, band: tuple[int, int], image: NDArray[Any]
-    ) -> None:
-        top, left = band[0] - self._kept[0][0], self._kept[1][0]
-        part = image[top : top + band[1] - band[0]]
-
-        def run(first: int, last: int, work: Work) -> None:
-            step.run_to(x, columns, part, (band[0], left), first, last, work)
-
-        self._share(rows, run)
-
-    def _share(self, rows: Reach, run: Callable[[int, int, Work], None]) -> None:
-        """Let the threads make the strips of four rows, as they come."""
-        n_strips = len(rows) // SIDE
-        length = max(1, n_strips // (PARTS * self._n_threads))
-        starts = range(0, n_strips, length)
-        turns = count()
-
-        def take_turns(work: Work) -> None:
-            # To take the next number is one step of the interpreter.
-            while (turn := next(turns)) < len(starts):
-                first = starts[turn]
-                run(rows.start + SIDE * first, rows.start + SIDE * min(first + length, n_strips), work)
-
-        if self._n_threads == 1 or len(starts) == 1:
-            take_turns(self._works[0])
-            return
-        others = [self._pool.submit(take_turns, work) for work in self._works[1:]]
-        take_turns(self._works[0])
-        for each in others:
-            each.result()
+    def _draw(self, values: Map, first: int, last: int) -> None:
+        """Make pixels of rows of the last map."""
+        assert self._image is not None
+        assert self._to_pixels is not None
+        to_pixels, ((top, bottom), (left, right)) = self._to_pixels, self._kept
+        first, last = max(first, top), min(last, bottom)
+        _, width, channels = self._image.shape
+        places = values.at(left), self._image[first - top :].ctypes.data
+        numbers = (c_int64 * 9)(
+            0, last - first, right - left, channels, values.row, values.slots, first - values.rows.start,
+            values.channels, width * channels,
+        )  # fmt: skip
+        self._threads.share(lambda _: to_pixels(*places, numbers), self._works)

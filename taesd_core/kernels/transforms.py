@@ -1,7 +1,7 @@
 """Winograd's F(4×4, 3×3): a tile of 4 × 4 outputs of a 3×3 convolution from 36 products a channel instead of 144.
 
-Along one axis, four outputs of three taps are six products: of sums of the six inputs (``_spread``) and sums of the
-taps (``FACTORS``), and the outputs are sums of them (``_collect``). Where the input is first made twice as large by
+Along one axis, four outputs of three taps are six products: of sums of the six inputs (``spread``) and sums of the
+taps (``FACTORS``), and the outputs are sums of them (``collect``). Where the input is first made twice as large by
 repeating each pixel, the six inputs are four pixels ``a b b c c d``; one of the sums is then zero and two are the same
 but for a factor. That leaves five products of four sums: 25 instead of 36, and the large map is never made.
 
@@ -9,15 +9,12 @@ Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks,
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taesd_core.kernels.vectors import Code, Value, write
+from taesd_core.kernels.code import Code, Index, Place, Value
 
-SIDE = 4
-"""Of the tile of outputs, px."""
 _PLAIN = np.array(
     [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
      [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
@@ -27,16 +24,6 @@ FACTORS = {False: _PLAIN, True: _DOUBLED}
 """(products, taps): what the taps of an axis are multiplied by; True where the input is doubled."""
 SUMS = {False: (0, 1, 2, 3, 4, 5), True: (0, 1, 2, 2, 3)}
 """Which sum of the inputs each product of an axis takes."""
-
-
-def n_products(doubled: bool) -> int:
-    """Return the products of a tile and channel."""
-    return len(FACTORS[doubled]) ** 2
-
-
-def n_sums(doubled: bool) -> int:
-    """Return the sums of a tile's inputs that they are of."""
-    return (max(SUMS[doubled]) + 1) ** 2
 
 
 def find_sum(doubled: bool) -> NDArray[np.int64]:
@@ -91,65 +78,51 @@ def _collect(code: Code, m: Sequence[Value]) -> list[Value]:
     ]
 
 
-def make_spread(doubled: bool) -> Any:
-    """Return ``spread(x, at, sums, at, row, column, step)``: the sums of a tile's inputs, of as many channels as lanes.
+def spread(code: Code, rows: Sequence[Place], column: Index, sums: Place, step: Index, *, doubled: bool) -> None:
+    """Make the sums of a tile's inputs, of as many channels as lanes.
 
-    ``x`` is read from the pixel above and left of the tile on (of the small map, where it is doubled); ``row`` and
-    ``column`` are the distances of its pixels, ``step`` that of the sums.
+    Args:
+        code: where it is put down.
+        rows: of the inputs, from the pixel above and left of the tile on; of the small map, where it is doubled.
+        column: from a pixel to the next one.
+        sums: where they go.
+        step: from one to the next.
+        doubled: whether each pixel counts twice in both directions.
     """
-    side = 4 if doubled else 6
-
-    def emit(code: Code, x: Value, sums: Value, row: Value, column: Value, step: Value) -> None:
-        def place(i: int, j: int) -> Value:
-            return code.add_index(code.times_index(row, code.index(i)), code.times_index(column, code.index(j)))
-
-        columns = [_spread(code, [code.load(x, place(i, j)) for i in range(side)]) for j in range(side)]
-        number = 0
-        for line in zip(*columns, strict=True):
-            for value in _spread(code, line):
-                code.store(value, sums, code.times_index(step, code.index(number)))
-                number += 1
-
-    return write(2, 3, emit)
+    columns = [_spread(code, [code.load(row + column * j) for row in rows]) for j in range(4 if doubled else 6)]
+    number = 0
+    for line in zip(*columns, strict=True):
+        for value in _spread(code, line):
+            code.store(value, sums + step * number)
+            number += 1
 
 
-def make_collect(doubled: bool, *, skip: bool, relu: bool) -> Any:
-    """Return what makes a tile's outputs: ``collect(products, at, bias, at, skip, at, out, at, flags, at, …)``.
+def collect(
+    code: Code, products: Place, step: Index, bias: Place, added: Sequence[Place], rows: Sequence[Place],
+    column: Index, flags: Place, *, doubled: bool, relu: bool,
+) -> None:  # fmt: skip
+    """Make a tile's outputs from its products, of as many channels as lanes.
 
-    Behind these come ``step``, ``skip_row``, ``skip_column``, ``row`` and ``column``. The outputs are those of a tile
-    from its products, with bias, with ``skip`` what is added, with ``relu`` without what is below zero. Into ``flags``
-    comes NaN where a value is NaN or infinite, before the ReLU could hide it.
+    Args:
+        code: where it is put down.
+        products: the first.
+        step: from one to the next.
+        bias: is added.
+        added: rows of what is added besides, or none.
+        rows: of the outputs.
+        column: from a pixel to the next one.
+        flags: NaN comes there where a value is NaN or infinite, before a ReLU could hide it.
+        doubled: of which kind the products are.
+        relu: what is below zero becomes zero.
     """
     n = len(FACTORS[doubled])
-
-    def emit(
-        code: Code, products: Value, bias: Value, added: Value, out: Value, flags: Value, step: Value,
-        skip_row: Value, skip_column: Value, row: Value, column: Value,
-    ) -> None:  # fmt: skip
-        zero = code.index(0)
-        lines = [
-            _collect(code, [code.load(products, code.times_index(step, code.index(n * i + j))) for j in range(n)])
-            for i in range(n)
-        ]
-        offset, flag = code.load(bias, zero), code.load(flags, zero)
-        for j, line in enumerate(zip(*lines, strict=True)):
-            for i, value in enumerate(_collect(code, line)):
-                value = code.plus(value, offset)
-                if skip:
-                    at = code.add_index(
-                        code.times_index(skip_row, code.index(i)), code.times_index(skip_column, code.index(j))
-                    )
-                    value = code.plus(value, code.load(added, at))
-                flag = code.fma(0.0, value, flag)
-                at = code.add_index(code.times_index(row, code.index(i)), code.times_index(column, code.index(j)))
-                code.store(code.positive(value) if relu else value, out, at)
-        code.store(flag, flags, zero)
-
-    return write(5, 5, emit)
-
-
-spread, spread_doubled = make_spread(False), make_spread(True)
-collect = make_collect(False, skip=False, relu=False)
-collect_relu = make_collect(False, skip=False, relu=True)
-collect_skip = make_collect(False, skip=True, relu=True)
-collect_doubled = make_collect(True, skip=False, relu=False)
+    lines = [_collect(code, [code.load(products + step * (n * i + j)) for j in range(n)]) for i in range(n)]
+    offset, flag = code.load(bias), code.load(flags)
+    for j, line in enumerate(zip(*lines, strict=True)):
+        for i, value in enumerate(_collect(code, line)):
+            value = code.plus(value, offset)
+            if added:
+                value = code.plus(value, code.load(added[i] + column * j))
+            flag = code.fma(0.0, value, flag)
+            code.store(code.positive(value) if relu else value, rows[i] + column * j)
+    code.store(flag, flags)

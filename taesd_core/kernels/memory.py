@@ -1,0 +1,127 @@
+"""How much memory a window takes in the kernels: the same numbers that a run takes its memory by. Pure integers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taesd_core.kernels.geometry import (
+    SIDE,
+    Axis,
+    Reach,
+    Shape,
+    find_edges,
+    find_reaches,
+    list_shapes,
+)
+from taesd_core.kernels.turns import Turn, plan_turns
+from taesd_core.layers import Layers
+from taesd_core.network import Network
+
+RUNTIME_BYTES = 170_000_000
+"""What Python takes with NumPy, the compiler and the engine loaded, measured."""
+TURN_PX = 16_384
+"""Of a map that each thread makes at a time: enough to make little of what it costs to begin, and few enough to stay
+in a cache."""
+ALIGNMENT = 16
+"""Numbers in a line of the cache."""
+SLACK = 64 * 256
+"""Numbers that may be read behind the last pixel of a map; what is made of them is thrown away."""
+_ROUNDING = 32
+"""The part by which turns of other lengths may take more."""
+_ROWS = 64
+"""Latent px after which a run surely holds as much as it ever does, where its turns are short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a run lies in memory, in float32 numbers."""
+
+    turns: tuple[Turn, ...]
+    """In what order rows are made."""
+    slots: tuple[int, ...]
+    """Rows that each map holds at a time."""
+    maps: tuple[int, ...]
+    """The size of each map."""
+    scratch: int
+    """What each thread wants for itself."""
+    n_threads: int
+    """How many."""
+
+    @property
+    def size(self) -> int:
+        """Of it all."""
+        return sum(self.maps) + self.n_threads * self.scratch + SLACK
+
+
+def lay_out(
+    shapes: Sequence[Shape], rows: Sequence[Reach], columns: Sequence[Reach], n_threads: int, *, keeps_last: bool
+) -> Layout:
+    """Return how a run lies in memory.
+
+    Args:
+        shapes: of its steps.
+        rows: what is made of each map.
+        columns: likewise.
+        n_threads: that share the work.
+        keeps_last: whether all rows of the last map are kept to the end.
+    """
+    turns, slots = plan_turns(shapes, rows, columns, TURN_PX * n_threads)
+    if keeps_last:
+        slots[-1] = rows[-1].length
+    channels = [shapes[0].n_in, *(shape.n_out for shape in shapes)]
+    maps = [
+        _align((n + 1) * (each.length + 2) * depth) for n, each, depth in zip(slots, columns, channels, strict=True)
+    ]
+    return Layout(tuple(turns), tuple(slots), tuple(maps), _align(max(shape.scratch for shape in shapes)), n_threads)
+
+
+def _align(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def peak_bytes(network: Network, rows: Axis, columns: Axis, n_threads: int) -> int:
+    """Return what the weights and the maps of a window take at most, without ``RUNTIME_BYTES``, window and pixels.
+
+    Args:
+        network: the maps of its passes count too, where it has some.
+        rows: of the window.
+        columns: likewise.
+        n_threads: that share the work.
+    """
+    runs = [
+        _run_bytes(each, rows, columns, n_threads, keeps_last=each is not network)
+        for each in (network, *network.passes)
+    ]
+    return weight_bytes(network.layers) + max(runs)
+
+
+def weight_bytes(layers: Layers) -> int:
+    """Return what the weights take while they are read: as they are, as the kernels take them, and on the way there."""
+    shapes = list_shapes(layers)
+    largest = max(shape.packed for shape in shapes)
+    return 4 * sum(shape.weights + shape.packed for shape in shapes) + 20 * largest
+
+
+def _run_bytes(network: Network, rows: Axis, columns: Axis, n_threads: int, *, keeps_last: bool) -> int:
+    shapes = list_shapes(network.layers)
+    if not keeps_last:
+        # More rows than these take no more memory.
+        length, low, high = rows
+        rows = min(length, 2 * network.halo + _ROWS + 4 * TURN_PX * n_threads // columns[0]), low, high
+    sizes = []
+    # Where it lies on the grid of tiles is not known.
+    for phase in range(SIDE):
+        reaches = (_find_reaches(network, shapes, *each, phase) for each in (rows, columns))
+        sizes.append(lay_out(shapes, next(reaches), next(reaches), n_threads, keeps_last=keeps_last).size)
+    return 4 * (max(sizes) + max(sizes) // _ROUNDING)
+
+
+def _find_reaches(
+    network: Network, shapes: Sequence[Shape], length: int, low: bool, high: bool, phase: int
+) -> list[Reach]:
+    start, stop = (0 if low else phase), (0 if low else phase) + length
+    kept = start + (0 if low else network.halo), stop - (0 if high else network.halo)
+    spans = [
+        (each[0] * scale, each[1] * scale)
+        for each, scale in (((start, stop), network.scale_in), (kept, network.scale_out))
+    ]
+    return find_reaches(shapes, find_edges(shapes, spans[0], (low, high)), spans[1])
