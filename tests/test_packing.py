@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from fuzz_png import to_bytes
+from PIL import Image
 from test_png_picture import END, header, pixels
 
 from tiler.errors import InputError
@@ -77,6 +78,28 @@ def test_the_flattest_png_is_read(tmp_path, bits_and_colour):
     (tmp_path / "x.png").write_bytes(to_bytes(chunks))
     background = {"background": "black"} if colour == 6 else {}
     assert not open_image(tmp_path / "x.png", **background).read(Window(Span(499, 500), Span(0, 10))).any()
+
+
+def test_the_flattest_jpeg_is_read(tmp_path):
+    Image.fromarray(FLAT[:, :, 0]).save(tmp_path / "x.jpg", quality=1, optimize=True)
+    content = (tmp_path / "x.jpg").read_bytes()
+    assert len(content) < FLAT[:, :, 0].size / 230
+    with tifffile.TiffWriter(tmp_path / "x.tif") as tiff:
+        tiff.write(iter([content]), shape=FLAT.shape[:2], dtype="u1", compression="jpeg", rowsperstrip=1600)
+    window = Window(Span(1590, 1600), Span(1590, 1600))
+    assert open_image(tmp_path / "x.tif").read(window).max() < 2 / 255
+
+
+@pytest.mark.parametrize("sides", [(17, 70_000), (70_000, 17), (60_000, 60_000)], ids=str)
+def test_a_jpeg_in_a_tiff_that_cannot_be_so_large_is_refused(tmp_path, sides):
+    """Before a minute, or all of the memory, is spent on it."""
+    pytest.importorskip("imagecodecs")
+    write(tmp_path / "x.tif", FLAT[:16, :16], compression="jpeg")
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+b") as tiff:
+        for name, side in zip(("ImageLength", "ImageWidth", "RowsPerStrip"), (*sides, sides[0]), strict=True):
+            tiff.pages.first.tags[name].overwrite(side, dtype="I")
+    with pytest.raises(InputError, match=f"damaged: .* {sides[0]} × {sides[1]} px do not fit into .* bytes of JPEG"):
+        open_image(tmp_path / "x.tif")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="takes Linux to count memory")

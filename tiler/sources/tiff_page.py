@@ -228,7 +228,9 @@ def find_held(tags: Any) -> int:
     row_bytes = tags.imagewidth * max(tags.samplesperpixel, 3) * max(tags.bitspersample, 8) // 8
     if tags.is_tiled:
         return 2 * row_bytes * int(tags.tilelength)
-    whole_strips = 2 * min(tags.rowsperstrip, tags.imagelength) if tags.planarconfig == 2 else 0
+    # Of planes apart, and of JPEG, it decodes whole strips.
+    whole = tags.planarconfig == 2 or tags.compression == JPEG
+    whole_strips = 2 * min(tags.rowsperstrip, tags.imagelength) if whole else 0
     return (HELD_ROWS + whole_strips) * row_bytes
 
 

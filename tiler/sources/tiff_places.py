@@ -14,9 +14,11 @@ MOST_BYTES_A_BYTE = {
     **dict.fromkeys((DEFLATE, OLD_DEFLATE), INFLATED_BYTES_A_BYTE),
 }
 """What a byte of the file can stand for at most: 2,560 px by 12 bits of fax; 4,096 bytes by 12 bits of LZW; 128 bytes
-by 2 of packbits. The other faxes repeat a row by one bit, whatever its length, and JPEG knows no such limit."""
+by 2 of packbits. The other faxes repeat a row by one bit, whatever its length."""
 JPEG_SIDE = 2**16 - 1
 """Longest side of a JPEG, px."""
+JPEG_PX_A_BYTE = 512
+"""What a byte of it can stand for at most: in passes a block of 64 px takes a bit for its mean, and hardly more."""
 
 
 def check_places(tags: Any, size: int, path: Path) -> None:
@@ -61,6 +63,7 @@ def check_packing(tags: Any, height: int, width: int, size: int) -> None:
     n_samples = 1 if tags.planarconfig == 2 else tags.samplesperpixel
     n_bytes = height * (width * n_samples * tags.bitspersample // 8)
     most = size * MOST_BYTES_A_BYTE.get(int(tags.compression), n_bytes)
-    if n_bytes > most or (tags.compression == JPEG and max(height, width) > JPEG_SIDE):
+    too_many = max(height, width) > JPEG_SIDE or height * width > JPEG_PX_A_BYTE * size
+    if n_bytes > most or (tags.compression == JPEG and too_many):
         name = printable(getattr(tags.compression, "name", str(tags.compression)))
         raise ValueError(f"{height} × {width} px do not fit into {size} bytes of {name}")
