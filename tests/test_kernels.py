@@ -14,7 +14,7 @@ from reference_networks import NETWORKS, convolve_plainly, run_plainly
 import tiler
 from taesd_core.families import FAMILIES
 from taesd_core.kernels import memory
-from taesd_core.kernels.geometry import Reach, Shape, find_edges, find_reaches, list_shapes
+from taesd_core.kernels.geometry import Reach, Shape, find_edges, find_reaches, find_touched, list_shapes
 from taesd_core.kernels.library import load_functions
 from taesd_core.kernels.maps import Map, new_memory
 from taesd_core.kernels.memory import lay_out, peak_bytes, weight_bytes
@@ -216,15 +216,52 @@ def test_vectors_of_any_length_give_the_same_bits(tmp_path, latents):
     assert len({line[1] for line in found[0]}) == len(NETWORKS)
 
 
-@pytest.mark.parametrize("spot", [0, 20, -1])
-def test_values_too_large_are_found_though_a_relu_hides_them(latents, spot):
-    """An infinite sum below zero, in one convolution, becomes 0 behind its ReLU."""
+@pytest.mark.parametrize(("variant", "part"), [("taesd", "decoder"), ("taef2", "decoder"), ("taesana", "encoder")])
+def test_values_too_large_are_found_though_a_relu_hides_them(latents, variant, part):
+    """An infinite sum below zero, in one convolution of any kind, becomes 0 behind its ReLU."""
+    network = make_network(variant, part)
+    source = np.abs(latents(network.scale_in, 3 * network.scale_in, network.channels_in)) + 1
+    tensors = random_tensors(network)
+    for spot in {0, 1, 2, *range(3, len(tensors), 5), len(tensors) - 1}:
+        changed = [each._replace(kernel=each.kernel.copy()) for each in tensors]
+        changed[spot].kernel[..., 0] = -3e38
+        with pytest.raises(OverflowError):
+            gather(KernelModel(network, tuple(changed), output="uint8" if part == "decoder" else "float32"), source)(
+                source, WHOLE
+            )
+
+
+@pytest.mark.parametrize("size", [1e30, np.inf, np.nan], ids=str)
+def test_weights_too_large_are_found(latents, size):
     network = make_network("taesd", "decoder")
-    tensors = list(random_tensors(network))
-    tensors[spot].kernel[..., 0] = -3e38
-    source = np.abs(latents(5, 5)) + 1
-    with pytest.raises(OverflowError):
-        KernelModel(network, tuple(tensors), output="uint8")(source, WHOLE)
+    tensors = [each._replace(kernel=each.kernel.copy()) for each in random_tensors(network)]
+    for each in tensors if size == 1e30 else tensors[-1:]:
+        each.kernel[...] *= size
+    with np.errstate(invalid="ignore"), pytest.raises(OverflowError):
+        KernelModel(network, tuple(tensors), output="uint8")(latents(3, 3), WHOLE)
+
+
+@pytest.mark.parametrize(("variant", "part"), [("taesd", "decoder"), ("taesd", "encoder")])
+def test_an_edited_value_changes_nothing_beyond_the_reach_of_sums(models, latents, variant, part):
+    model, _ = models(variant, part)
+    network, width, edited = model.network, 140, 70
+    source = latents(2 * network.scale_in, width * network.scale_in, network.channels_in)
+    other = source.copy()
+    other[0, edited * network.scale_in, 0] += 1
+    change = np.abs(model(other, WHOLE) - model(source, WHOLE)).max(axis=(0, 2))
+    shapes, at = list_shapes(network.layers), edited * network.scale_in
+    touched = np.array(
+        [span[0] <= at < span[1] for span in (find_touched(shapes, n, n + 1)[0] for n in range(change.size))]
+    )
+    sees = np.zeros_like(touched)
+    halo = network.halo * network.scale_out
+    sees[edited * network.scale_out - halo : (edited + 1) * network.scale_out + halo] = True
+    assert (change[~touched] == 0).all()
+    assert change[touched & ~sees].max() > 0
+    assert change[~sees].max() < 2e-6
+    assert change[sees].max() > 1e-3
+    # As far as computed, or nearly so.
+    assert np.count_nonzero(change) > 0.5 * np.count_nonzero(touched)
 
 
 def test_clamp_is_tanh():
