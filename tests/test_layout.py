@@ -2,9 +2,14 @@ import numpy as np
 import pytest
 
 from tiler.errors import InputError
-from tiler.sources.layout import Layout, find_layout
+from tiler.sources.layout import Layout, Wanted, find_layout
 from tiler.sources.stored_numbers import IMAGE_TYPES, LATENT_TYPES, check_type
 from tiler.window import Span, Window
+
+
+def find(shape, channels, *, index=None, axes=None, **how):
+    """Return the layout of latents."""
+    return find_layout(shape, Wanted(channels, index=index, axes=axes), **how)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +25,7 @@ from tiler.window import Span, Window
     ],
 )
 def test_height_width_and_channels_are_found(shape, map_shape, axes):
-    layout = find_layout(shape, 4, name="array")
+    layout = find(shape, 4, name="array")
     assert layout.shape == map_shape
     assert layout.axes == axes
 
@@ -44,7 +49,7 @@ def test_height_width_and_channels_are_found(shape, map_shape, axes):
 )
 def test_shapes_that_are_no_map_are_refused_in_one_line(shape, says):
     with pytest.raises(InputError, match=says) as caught:
-        find_layout(shape, 4, name="array")
+        find(shape, 4, name="array")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 320
 
@@ -62,7 +67,7 @@ def test_an_impossible_layout_does_not_exist():
 @pytest.mark.parametrize("shape", [(3, 4, 7, 9), (3, 7, 9, 4)], ids=["channels first", "channels last"])
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_one_of_a_batch_is_chosen_by_its_index(shape, index):
-    layout = find_layout(shape, 4, name="array", index=index)
+    layout = find(shape, 4, name="array", index=index)
     assert layout.shape == (7, 9, 4)
     batch = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     expected = np.moveaxis(batch[index], 0, 2) if shape[1] == 4 else batch[index]
@@ -75,11 +80,11 @@ def test_an_index_outside_of_the_batch_is_refused_in_one_line(shape, index):
     with pytest.raises(
         InputError, match=rf"Not in the batch: x, index={index}.*index=0 to {shape[0] - 1 if len(shape) == 4 else 0}"
     ):
-        find_layout(shape, 4, name="x", index=index)
+        find(shape, 4, name="x", index=index)
 
 
 def test_a_window_beyond_the_array_is_our_own_mistake():
-    layout = find_layout((4, 7, 9), 4, name="array")
+    layout = find((4, 7, 9), 4, name="array")
     assert layout.find_spans(Window(Span(6, 7), Span(2, 9))) == [Span(0, 4), Span(6, 7), Span(2, 9)]
     with pytest.raises(AssertionError):
         layout.find_spans(Window(Span(6, 7), Span(2, 10)))
@@ -88,7 +93,7 @@ def test_a_window_beyond_the_array_is_our_own_mistake():
 
 
 def test_bytes_become_0_to_1():
-    layout = find_layout((1, 256, 1), 1, name="array", axes="HWC")
+    layout = find((1, 256, 1), 1, name="array", axes="HWC")
     values = layout.to_map(np.arange(256, dtype=np.uint8).reshape(1, 256, 1))
     assert values.dtype == np.float32
     expected = [np.float32(byte / 255) for byte in range(256)]
@@ -96,7 +101,7 @@ def test_bytes_become_0_to_1():
 
 
 def test_float64_beyond_float32_becomes_infinite_without_a_warning():
-    values = find_layout((1, 1, 3), 3, name="array").to_map(np.array([[[1e300, -1e300, np.nan]]]))
+    values = find((1, 1, 3), 3, name="array").to_map(np.array([[[1e300, -1e300, np.nan]]]))
     np.testing.assert_array_equal(values, np.array([[[np.inf, -np.inf, np.nan]]], np.float32))
 
 

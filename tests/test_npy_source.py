@@ -200,7 +200,7 @@ BAD = {
     "zero-sized": (make_header(shape=(4, 0, 9)), "Nothing in it"),
     "one axis": (to_bytes(np.zeros(9, np.float32)), "axes=1"),
     "many axes": (make_header(shape=(1,) * 2000), "axes=2000"),
-    "batch": (to_bytes(np.zeros((2, 4, 3, 3), np.float32)), "--index"),
+    "batch": (to_bytes(np.zeros((2, 4, 3, 3), np.float32)), "index=0"),
     "channels": (to_bytes(np.zeros((16, 3, 3), np.float32)), "expected channels=4"),
     "integers": (to_bytes(np.zeros((4, 3, 3), np.int16)), "Wrong number type.*dtype=int16"),
     "bytes": (to_bytes(np.zeros((4, 3, 3), np.uint8)), "Wrong number type.*dtype=uint8"),

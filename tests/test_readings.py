@@ -9,7 +9,13 @@ from readings_table import CHANNELS, ORDERS, SIZES, look_up
 
 from tiler.errors import AxesError, AxesQuestion, InputError, OptionError
 from tiler.sources.axes import name_axes, parse_axes
-from tiler.sources.layout import find_layout
+from tiler.sources.layout import Wanted, find_layout
+
+
+def find(shape, channels, *, index=None, axes=None, **how):
+    """Return the layout of latents."""
+    return find_layout(shape, Wanted(channels, index=index, axes=axes), **how)
+
 
 SAYS = {
     "ask": r"It can be read in [234] ways: x, shape=.*; or .*axes=.[A-Z]+. or axes=.[A-Z]+.",
@@ -23,7 +29,7 @@ SAYS = {
 def find_outcome(shape, channels, **how):
     """Return the axes that the rule finds, or in a word why it finds none."""
     try:
-        layout = find_layout(shape, channels, name="x", index=0, **how)
+        layout = find(shape, channels, name="x", index=0, **how)
     except AxesError as error:
         [word] = [word for word, says in SAYS.items() if re.match(says, str(error))]
         return word if (word == "ask") == isinstance(error, AxesQuestion) else f"{word}, by {type(error)}"
@@ -73,7 +79,7 @@ def test_what_is_said_is_taken_wherever_so_many_channels_are_there(said):
                 elif sizes.get("T", 1) > 1:
                     right = "Not a single picture"
                 try:
-                    found = find_layout(shape, channels, name="x", index=0, **how).axes
+                    found = find(shape, channels, name="x", index=0, **how).axes
                 except AxesError as error:
                     found, asked = str(error).split(":")[0], isinstance(error, AxesQuestion)
                     assert not asked
@@ -97,9 +103,9 @@ def test_what_is_said_is_taken_wherever_so_many_channels_are_there(said):
 def test_the_file_is_asked_as_far_as_it_names_its_axes(shape, named, right):
     if right is None:
         with pytest.raises(AxesQuestion):
-            find_layout(shape, 4, name="x", named=named)
+            find(shape, 4, name="x", named=named)
     else:
-        assert find_layout(shape, 4, name="x", named=named).axes == right
+        assert find(shape, 4, name="x", named=named).axes == right
 
 
 @pytest.mark.parametrize(
@@ -121,7 +127,7 @@ def test_the_file_is_asked_as_far_as_it_names_its_axes(shape, named, right):
 )
 def test_what_contradicts_the_array_is_refused_in_one_line(shape, how, says):
     with pytest.raises(InputError, match=says) as caught:
-        find_layout(shape, 4, name="x", **how)
+        find(shape, 4, name="x", **how)
     assert str(caught.value).isprintable()
 
 
@@ -156,6 +162,6 @@ def test_the_way_to_unpack_that_is_said_is_right(channels, kind):
     if kind == "sequence":
         z = z.reshape(1, 4 * channels, 15).transpose(0, 2, 1)
     with pytest.raises(AxesError, match="Packed latents") as caught:
-        find_layout(z.shape, channels, name="x")
+        find(z.shape, channels, name="x")
     said = re.search(r"in NumPy: (z\..*?\))(,|\.$)", str(caught.value))[1]
     np.testing.assert_array_equal(eval(said, {"z": z, "h": 6, "w": 10}), latents)

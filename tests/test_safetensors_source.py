@@ -112,7 +112,7 @@ BAD = {
         "Wrong number type",
     ),
     "channels": ({"z": {**GOOD["z"], "shape": [12, 7, 3]}}, bytes(1008), "key=z.*expected channels=4"),
-    "batch": ({"z": {"dtype": "F16", "shape": [2, 4, 7, 9], "data_offsets": [0, 1008]}}, bytes(1008), "--index"),
+    "batch": ({"z": {"dtype": "F16", "shape": [2, 4, 7, 9], "data_offsets": [0, 1008]}}, bytes(1008), "index=0"),
     "nothing": ({}, b"", "No latents"),
     "weights": ({"0.bias": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}, bytes(36), "No latents"),
     "line ends": ({"z\n\x1b[2J": GOOD["z"], "y": {**GOOD["z"], "data_offsets": [1008, 2016]}}, bytes(2016), "Several"),

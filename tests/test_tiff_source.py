@@ -93,7 +93,7 @@ def test_one_of_a_batch_is_chosen(tmp_path, order, options, compression):
     for source, expected in zip(sources, batch, strict=True):
         np.testing.assert_array_equal(read(source), expected)
     assert len({source.fingerprint for source in sources}) == 3
-    with pytest.raises(InputError, match=r"batch of several.*--index, 0 to 2"):
+    with pytest.raises(InputError, match=r"batch of several.*index=0 to 2"):
         open_latents(path, 4)
 
 

@@ -24,7 +24,7 @@ from tiler.errors import InputError
 from tiler.sources.array_source import ArraySource
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file, printable, shorten
-from tiler.sources.layout import choose_key, find_layout
+from tiler.sources.layout import Wanted, choose_key, find_layout
 from tiler.sources.npy_source import HEADER_LIMIT_BYTES, read_header
 from tiler.sources.source import Source
 from tiler.sources.stored_numbers import LATENT_TYPES, check_type
@@ -42,24 +42,13 @@ LOCAL_HEADER_BYTES = 30
 """What comes before a member's name. Source: the ZIP specification, APPNOTE.TXT 4.3.7."""
 
 
-def open_archive(
-    path: Path,
-    channels: int,
-    kind: FileKind,
-    *,
-    key: str | None = None,
-    index: int | None = None,
-    axes: str | None = None,
-) -> Source:
+def open_archive(path: Path, kind: FileKind, wanted: Wanted) -> Source:
     """Open what ``numpy.savez`` or ``torch.save`` has written.
 
     Args:
         path: the file.
-        channels: how many channels there must be.
         kind: which of the two it is.
-        key: the array's name; not needed where it is the only one of 3 or 4 axes, or has a usual name.
-        index: which map of a batch, from 0.
-        axes: of the array, where somebody says them.
+        wanted: which of its arrays, and which map of it.
 
     Raises:
         InputError: it cannot be used; the message says why, and what to do.
@@ -68,12 +57,12 @@ def open_archive(
         try:
             if kind.name == "npz":
                 with zipfile.ZipFile(file) as archive:
-                    return open_npz(path, archive, channels, key=key, index=index, axes=axes)
+                    return open_npz(path, archive, wanted)
             # torch.save wrote no archive formerly.
             if file.read(2) == b"PK":
                 with zipfile.ZipFile(file) as archive:
                     _check_stored(archive, path)
-            return open_torch(path, channels, key=key, index=index, axes=axes)
+            return open_torch(path, wanted)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # zipfile raises a dozen kinds for a damaged file.
@@ -82,15 +71,7 @@ def open_archive(
             ) from error
 
 
-def open_npz(
-    path: Path,
-    archive: zipfile.ZipFile,
-    channels: int,
-    *,
-    key: str | None = None,
-    index: int | None = None,
-    axes: str | None = None,
-) -> Source:
+def open_npz(path: Path, archive: zipfile.ZipFile, wanted: Wanted) -> Source:
     """Open an array of an ``.npz`` file, by window where it is not compressed.
 
     Raises:
@@ -111,14 +92,14 @@ def open_npz(
         if member.filename.endswith(".npy") and member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             with archive.open(member) as file:
                 headers[each] = read_header(file.read(HEADER_LIMIT_BYTES + 12), path)
-    key = choose_key({each: header[0] for each, header in headers.items()}, key, name=f"path={path}")
+    key = choose_key({each: header[0] for each, header in headers.items()}, wanted.key, name=f"path={path}")
     shape, fortran, dtype, start = headers[key]
     member, name = members[key], f"key={printable(key)}"
     array = StoredArray(shape, dtype, start, member.file_size - start, fortran, name=name)
     if member.compress_type == zipfile.ZIP_STORED:
-        return StridedSource(path, lambda *_: _place(array, archive, member), channels, index=index, axes=axes)
+        return StridedSource(path, lambda *_: _place(array, archive, member), wanted)
     check_type(dtype, LATENT_TYPES, name=f"path={path}, {name}")
-    find_layout(shape, channels, name=f"path={path}, {name}", index=index, axes=axes)
+    find_layout(shape, wanted, name=f"path={path}, {name}")
     check_room(array, f"path={path}, {name}")
     if member.file_size > max(FLAT_LIMIT_BYTES, min(LIMIT_BYTES, LIMIT_RATIO * member.compress_size)):
         raise InputError(
@@ -129,12 +110,13 @@ def open_npz(
     with archive.open(member) as file:
         values = _inflate(file, array)
     fingerprint = f"{fingerprint_file(archive.fp.fileno())}, {name}"  # type: ignore[union-attr]
-    return ArraySource(values, channels, index=index, axes=axes, name=f"path={path}, {name}", fingerprint=fingerprint)
+    name = f"path={path}, {name}"
+    return ArraySource(
+        values, wanted.channels, index=wanted.index, axes=wanted.axes, name=name, fingerprint=fingerprint
+    )
 
 
-def open_torch(
-    path: Path, channels: int, *, key: str | None = None, index: int | None = None, axes: str | None = None
-) -> Source:
+def open_torch(path: Path, wanted: Wanted) -> Source:
     """Open a tensor, or one in the dictionaries, lists and tuples that ``torch.save`` has written.
 
     Raises:
@@ -153,12 +135,18 @@ def open_torch(
     except TensorFileError as error:
         raise InputError(f"Latents cannot be read: path={path} ({error}). {error.advice}") from error
     # A tensor alone has no name.
-    key = "" if key is None and list(tensors) == [""] else key
+    key = "" if wanted.key is None and list(tensors) == [""] else wanted.key
     key = choose_key({each: tuple(tensor.shape) for each, tensor in tensors.items()}, key, name=f"path={path}")
     name = f"path={path}" + (f", key={printable(key)}" if key else "")
     fingerprint = f"{fingerprint}, key={key}"
     return ArraySource(
-        tensors[key], channels, index=index, axes=axes, first="usually", name=name, fingerprint=fingerprint
+        tensors[key],
+        wanted.channels,
+        index=wanted.index,
+        axes=wanted.axes,
+        first="usually",
+        name=name,
+        fingerprint=fingerprint,
     )
 
 

@@ -16,7 +16,7 @@ from tiler.errors import InputError
 from tiler.sources.absent_chunks import tell_absent_chunks
 from tiler.sources.axes import name_axes
 from tiler.sources.fingerprint import fingerprint_array
-from tiler.sources.layout import find_layout
+from tiler.sources.layout import Wanted, find_layout
 from tiler.sources.readings import ChannelsFirst
 from tiler.sources.source import Source
 from tiler.sources.stored_numbers import (
@@ -92,13 +92,10 @@ class ArraySource(Source):
         latents = types is LATENT_TYPES
         self._layout = find_layout(
             stored,
-            channels,
+            Wanted(channels, index=index, axes=axes, types=types),
             name=name,
-            index=index,
-            axes=axes,
             named=named or find_names(array, len(stored)),
             first="usually" if latents and first is None and hasattr(array, "detach") else first,
-            picture=not latents,
         )
         self._type, self._types, self._name = find_type(array), tuple(types), name
         check_type(self._type, types, name=name)

@@ -14,8 +14,29 @@ from numpy.typing import NDArray
 from tiler.errors import InputError, Message, Option
 from tiler.sources.input_file import printable
 from tiler.sources.readings import ChannelsFirst, choose_axes, refuse_shape
-from tiler.sources.stored_numbers import VALUES
+from tiler.sources.stored_numbers import LATENT_TYPES, VALUES
 from tiler.window import Span, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which map of an input is meant, and what it must be."""
+
+    channels: int
+    """How many channels there must be."""
+    key: str | None = None
+    """The name of its array; not needed where only one can be meant, or one has a usual name."""
+    index: int | None = None
+    """Which of a batch, from 0; not needed for a batch of one."""
+    axes: str | None = None
+    """The axes of the array, where somebody says them."""
+    types: Sequence[str] = LATENT_TYPES
+    """Number types that are accepted."""
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether a picture is meant, and not latents."""
+        return self.types is not LATENT_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +96,33 @@ class Layout:
 
 def find_layout(
     shape: Sequence[int],
-    channels: int,
+    wanted: Wanted,
     *,
     name: str,
-    index: int | None = None,
-    axes: str | None = None,
     named: str | None = None,
     first: ChannelsFirst | None = None,
-    picture: bool = False,
 ) -> Layout:
     """Find height, width and channels in the shape of an array, and the one map of a batch that is meant.
 
     Args:
         shape: ``(1, channels, height, width)``, ``(1, height, width, channels)``, or either without the 1.
-        channels: how many channels there must be.
+        wanted: which map is meant.
         name: what to call the array in a message.
-        index: which of a batch, from 0; without it the batch must be one.
-        axes: those that the user says.
         named: those that the file names, "?" for what it does not.
         first: whether files of this format have the channels first.
-        picture: whether it is a picture, and not latents.
 
     Raises:
         AxesQuestion: the shape can be read in several ways.
         AxesError: the shape is none of these.
         InputError: it has no elements, is a batch of several without ``index``, or ``index`` is outside of it.
-        OptionError: ``axes`` are none.
+        OptionError: what was said are no axes.
     """
-    shape = tuple(shape)
+    shape, channels, index, picture = tuple(shape), wanted.channels, wanted.index, wanted.is_picture
     if not 3 <= len(shape) <= 5:
         raise refuse_shape(shape, channels, name, picture=picture)
     if min(shape) < 1:
         raise InputError(f"Nothing in it: {name}, shape={shape}. Every axis must be 1 or longer.")
-    axes = choose_axes(shape, channels, name=name, said=axes, named=named, first=first, picture=picture)
+    axes = choose_axes(shape, channels, name=name, said=wanted.axes, named=named, first=first, picture=picture)
     n_maps = shape[axes.index("B")] if "B" in axes else 1
     if index is None and n_maps > 1:
         advice = Message("choose it with ", Option("index", 0), f" to {n_maps - 1}")

@@ -18,6 +18,7 @@ from numpy.lib import format as npy_format
 
 from tiler.errors import InputError
 from tiler.sources.input_file import shorten
+from tiler.sources.layout import Wanted
 from tiler.sources.stored_numbers import LATENT_TYPES
 from tiler.sources.strided_source import StoredArray, StridedSource
 
@@ -48,7 +49,7 @@ class NpySource(StridedSource):
         index: int | None = None,
         axes: str | None = None,
     ) -> None:
-        super().__init__(path, find_array, channels, types=types, index=index, axes=axes)
+        super().__init__(path, find_array, Wanted(channels, index=index, axes=axes, types=types))
 
 
 def find_array(descriptor: int, path: Path) -> StoredArray:

@@ -17,6 +17,7 @@ from tiler.sources.axes import parse_axes
 from tiler.sources.colour import Colour, check_colour
 from tiler.sources.input_file import open_regular_file, printable
 from tiler.sources.latent_png import LatentPng
+from tiler.sources.layout import Wanted
 from tiler.sources.npy_source import NpySource
 from tiler.sources.picture_format import open_picture
 from tiler.sources.safetensors_source import open_safetensors
@@ -56,14 +57,14 @@ def open_latents(
         if key is not None:
             raise InputError(f"Not a file of several arrays: key={printable(key)}. Leave it out.")
         return open_object(latents, channels, LATENT_TYPES, index=index, axes=axes)
-    path = Path(latents)
+    path, wanted = Path(latents), Wanted(channels, key, index, axes)
     if is_zarr(path):
-        return ZarrSource(path, channels, key=key, index=index, axes=axes)
+        return ZarrSource(path, wanted)
     kind = read_kind(path)
     if kind.name == "safetensors":
-        return open_safetensors(path, channels, key=key, index=index, axes=axes)
+        return open_safetensors(path, wanted)
     if kind.name in ("npz", "torch"):
-        return open_archive(path, channels, kind, key=key, index=index, axes=axes)
+        return open_archive(path, kind, wanted)
     if kind.name not in ("npy", "png", "tiff"):
         advice = kind.advice or (
             "They must be a .npy, .npz, .safetensors, .latent, .pt or .tif file, or a PNG of 8-bit latents. Save the "
@@ -77,7 +78,7 @@ def open_latents(
     if kind.name == "png":
         check_order(axes, f"path={path}")
         return choose_only(check_source(LatentPng(path), channels, name=f"path={path}"), index)
-    return open_tiff_latents(path, channels, index=index, axes=axes)
+    return open_tiff_latents(path, wanted)
 
 
 def open_image(

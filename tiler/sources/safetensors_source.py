@@ -10,7 +10,7 @@ from taesd_core.safetensors_file import FLOATS, SafetensorsError, read_header, r
 from tiler.errors import InputError, Option
 from tiler.sources.input_file import printable
 from tiler.sources.latent_space import Converted
-from tiler.sources.layout import choose_key
+from tiler.sources.layout import Wanted, choose_key
 from tiler.sources.source import LatentSpace, Source
 from tiler.sources.strided_source import StoredArray, StridedSource
 
@@ -27,26 +27,15 @@ class SafetensorsSource(StridedSource):
 
     Args:
         path: the file.
-        channels: how many channels there must be.
-        key: the tensor's name; not needed where it is the only one of 3 or 4 axes, or has a usual name.
-        index: which map of a batch, from 0.
-        axes: of the array, where somebody says them.
+        wanted: which tensor, and which map of it.
 
     Raises:
         InputError: the file is missing, is no whole safetensors file, or holds something else.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        channels: int,
-        *,
-        key: str | None = None,
-        index: int | None = None,
-        axes: str | None = None,
-    ) -> None:
-        self._wanted = key
-        super().__init__(path, self._find_array, channels, index=index, axes=axes)
+    def __init__(self, path: str | os.PathLike[str], wanted: Wanted) -> None:
+        self._wanted = wanted
+        super().__init__(path, self._find_array, wanted)
 
     def _find_array(self, descriptor: int, path: Path) -> StoredArray:
         try:
@@ -57,7 +46,7 @@ class SafetensorsSource(StridedSource):
         self.space: LatentSpace | None = said if said in get_args(LatentSpace) else None  # type: ignore[assignment]
         """Of the latents, where the file says it."""
         shapes = {name: entry.shape for name, entry in self.entries.items()}
-        self.key = choose_key(shapes, self._wanted, name=f"path={path}")
+        self.key = choose_key(shapes, self._wanted.key, name=f"path={path}")
         entry = self.entries[self.key]
         name = f"key={printable(self.key)}"
         if entry.dtype not in FLOATS:
@@ -79,20 +68,13 @@ class SafetensorsSource(StridedSource):
         )
 
 
-def open_safetensors(
-    path: str | os.PathLike[str],
-    channels: int,
-    *,
-    key: str | None = None,
-    index: int | None = None,
-    axes: str | None = None,
-) -> Source:
+def open_safetensors(path: str | os.PathLike[str], wanted: Wanted) -> Source:
     """Open a ``.safetensors`` or ``.latent`` file; the source of a ``.latent`` says that it is in VAE space.
 
     Raises:
         InputError: the file is missing, is no whole safetensors file, or holds something else.
     """
-    source = SafetensorsSource(path, channels, key=key, index=index, axes=axes)
+    source = SafetensorsSource(path, wanted)
     if source.key != COMFY_KEY:
         return source
     factor = 1.0 if COMFY_VERSION in source.entries else COMFY_OLD_FACTOR

@@ -6,7 +6,7 @@ With ``pread`` and never a memory map: a file that shrinks while mapped kills th
 import math
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from tiler.errors import InputError
 from tiler.sources.fingerprint import fingerprint_file
 from tiler.sources.input_file import open_regular_file
-from tiler.sources.layout import find_layout
+from tiler.sources.layout import Wanted, find_layout
 from tiler.sources.readings import ChannelsFirst
 from tiler.sources.source import Source
-from tiler.sources.stored_numbers import LATENT_TYPES, check_type, clear_missing
+from tiler.sources.stored_numbers import check_type, clear_missing
 from tiler.window import Span, Window
 
 
@@ -58,10 +58,7 @@ class StridedSource(Source):
     Args:
         path: the file.
         find_array: ``find_array(descriptor, path)`` tells where the array lies; it raises InputError.
-        channels: how many channels there must be.
-        types: number types that are accepted.
-        index: which map of a batch, from 0.
-        axes: of the array, where somebody says them.
+        wanted: which map is meant.
 
     Raises:
         InputError: the file is missing, is not whole, or holds something else.
@@ -71,11 +68,7 @@ class StridedSource(Source):
         self,
         path: str | os.PathLike[str],
         find_array: Callable[[int, Path], StoredArray],
-        channels: int,
-        *,
-        types: Sequence[str] = LATENT_TYPES,
-        index: int | None = None,
-        axes: str | None = None,
+        wanted: Wanted,
     ) -> None:
         self.path = Path(path)
         self._descriptor = open_regular_file(self.path)
@@ -83,17 +76,8 @@ class StridedSource(Source):
         self._array = array = find_array(self._descriptor, self.path)
         name = f"path={self.path}" + (f", {array.name}" if array.name else "")
         if not array.bfloat16:
-            check_type(array.dtype, types, name=name)
-        self._layout = find_layout(
-            array.shape,
-            channels,
-            name=name,
-            index=index,
-            axes=axes,
-            named=array.named,
-            first=array.first,
-            picture=types is not LATENT_TYPES,
-        )
+            check_type(array.dtype, wanted.types, name=name)
+        self._layout = find_layout(array.shape, wanted, name=name, named=array.named, first=array.first)
         check_room(array, name)
         self.stored_type, self.axes = array.dtype, self._layout.axes
 

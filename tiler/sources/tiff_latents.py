@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tiler.errors import InputError
-from tiler.sources.layout import find_layout
+from tiler.sources.layout import Wanted, find_layout
 from tiler.sources.source import Source
 from tiler.sources.stored_numbers import LATENT_TYPES, check_type, find_missing_in_tiff, refuse_packed_tiff
 from tiler.sources.strided_source import StoredArray, StridedSource
@@ -84,7 +84,7 @@ def name_axes(axes: str) -> str | None:
     return "".join(letters.get(each, "?") for each in axes)
 
 
-def open_tiff_latents(path: Path, channels: int, *, index: int | None = None, axes: str | None = None) -> Source:
+def open_tiff_latents(path: Path, wanted: Wanted) -> Source:
     """Open latents in a TIFF: a page of so many samples a pixel, or so many pages of one, of floats.
 
     Raises:
@@ -94,8 +94,8 @@ def open_tiff_latents(path: Path, channels: int, *, index: int | None = None, ax
     name = f"path={path}"
     check_type(series.dtype, LATENT_TYPES, name=name)
     if series.start_bytes is not None:
-        return StridedSource(path, lambda descriptor, _: _place(series, descriptor), channels, index=index, axes=axes)
-    layout = find_layout(series.shape, channels, name=name, index=index, axes=axes, named=series.named)
+        return StridedSource(path, lambda descriptor, _: _place(series, descriptor), wanted)
+    layout, channels = find_layout(series.shape, wanted, name=name, named=series.named), wanted.channels
     pages = series.pages
     interleaved = pages and pages[0].n_samples > 1
     # Of a batch the maps lie one behind the other.

@@ -17,7 +17,7 @@ from tiler.errors import InputError, Option
 from tiler.sources.array_source import ArraySource
 from tiler.sources.axes import name_axes
 from tiler.sources.input_file import printable, shorten
-from tiler.sources.layout import choose_key
+from tiler.sources.layout import Wanted, choose_key
 from tiler.window import Window
 
 MARKS = ("zarr.json", ".zarray", ".zgroup")
@@ -38,25 +38,14 @@ class ZarrSource(ArraySource):
 
     Args:
         path: the folder of an array, or of a group of arrays.
-        channels: how many channels there must be.
-        key: the array's name in its group; not needed where it is the only one of 3 or 4 axes, or has a usual name.
-        index: which map of a batch, from 0.
-        axes: of the array, where somebody says them.
+        wanted: which array of a group, and which map of it.
 
     Raises:
         InputError: it cannot be used, or zarr is not installed.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        channels: int,
-        *,
-        key: str | None = None,
-        index: int | None = None,
-        axes: str | None = None,
-    ) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], wanted: Wanted) -> None:
+        self.path, key = Path(path), wanted.key
         try:
             import zarr
         except ImportError as error:
@@ -87,7 +76,7 @@ class ZarrSource(ArraySource):
                 f"Chunks too large: {name}, chunk={chunk_bytes} bytes, limit={CHUNK_LIMIT_BYTES} bytes. Rechunk it."
             )
         self._key, self._name = key, name
-        super().__init__(array, channels, index=index, axes=axes, named=named, name=name)
+        super().__init__(array, wanted.channels, index=wanted.index, axes=wanted.axes, named=named, name=name)
 
     @property
     def fingerprint(self) -> str:
