@@ -90,6 +90,9 @@ def read_picture(content: bytes, kind: str) -> np.ndarray:
 def _read_by_pillow(content: bytes, kind: str) -> np.ndarray:
     with Image.open(io.BytesIO(content), formats=["JPEG" if kind == "jpeg" else "WEBP"]) as image:
         said = {"icc_profile", "mp"} & image.info.keys()
+        start = image.info.get("exif", b"").removeprefix(b"Exif\0\0")[:4]
+        if start not in (b"", b"II*\0", b"MM\0*"):
+            raise UnreadableError  # No EXIF by its standard; Pillow is alone in reading it.
         exif = image.getexif()
         if image.mode not in ("RGB", "L") or said or set(exif) - {0x0112} or getattr(image, "n_frames", 1) > 1:
             raise UnreadableError

@@ -209,6 +209,7 @@ BAD = {
     "subarray": (make_header(descr="('<f4', (7, 9))", shape=(4, 1, 1)) + bytes(1008), "Wrong number type"),
     "unknown type": (make_header(descr="'<q9'"), "Not a .npy file"),
     "version 4": (make_header(version=4), "Not a .npy file"),
+    "version 3 with numbers of Python 2": (make_header(shape="(4L, 7, 9)", version=3) + bytes(1008), "Not a .npy file"),
     "version 3 of letters that are none": (make_header(version=3)[:-1] + b"\xff", "Not a .npy file"),
     "fields of any letters": (make_header("[('höhe','<f4')]", version=3), "A structured array, not numbers"),
     "bfloat16 as NumPy saves it": (make_header("'<V2'"), r"Raw bytes, not numbers: .*dtype=V2\. .*bfloat16"),

@@ -79,7 +79,7 @@ def read_header(start: bytes, path: Path) -> tuple[tuple[int, ...], bool, np.dty
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text, values_start = cut_header(start)
-            header = parse_header(text)
+            header = parse_header(text, version=start[6])
             shape, fortran, dtype = header["shape"], header["fortran_order"], npy_format.descr_to_dtype(header["descr"])
         if type(fortran) is not bool or type(shape) is not tuple:
             raise ValueError("no boolean fortran_order or no tuple shape")
@@ -115,7 +115,7 @@ def cut_header(start: bytes) -> tuple[str, int]:
     return start[text_start : text_start + length].decode(letters), text_start + length
 
 
-def parse_header(text: str) -> dict[str, Any]:
+def parse_header(text: str, *, version: int) -> dict[str, Any]:
     """Return the header's dictionary.
 
     Not by NumPy: where Python cannot parse a header, NumPy looks for the numbers of Python 2, ``4L``, by a search
@@ -127,6 +127,8 @@ def parse_header(text: str) -> dict[str, Any]:
     try:
         header = ast.literal_eval(text)
     except SyntaxError:
+        if version > 2:  # Python 2 has never written one.
+            raise
         header = ast.literal_eval(re.sub(r"\b(\d+)L\b", r"\1", text))
     if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError("no dictionary of descr, fortran_order and shape")
