@@ -6,13 +6,13 @@ from functools import cached_property
 from itertools import chain
 
 from taesd_core.costs import Axis, layers_of, macs_of_axes, macs_of_whole, peak_bytes_of_window
+from taesd_core.kernels.memory import RUNTIME_BYTES, count_cores, peak_bytes
 from taesd_core.layers import Block, Layers, convolutions, decoder_layers, encoder_layers
 from taesd_core.receptive_field import Stage, halo_of, scale_of, stages
 from taesd_core.tensors import Tensors
 
 KERAS_BYTES = 950_000_000
 """What Python and TensorFlow take with all programs traced, measured over long runs."""
-KERNELS_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ class Network:
 
     def peak_bytes(self, rows: Axis, columns: Axis, engine: str) -> int:
         """Return about how many bytes a process takes that runs a window on an engine, input and output apart."""
-        if engine == "kernels":
-            return KERNELS_BYTES + peak_bytes_of_window(self.layers, rows, columns) // 4
-        return KERAS_BYTES + peak_bytes_of_window(self.layers, rows, columns)
+        if engine == "keras":
+            return KERAS_BYTES + peak_bytes_of_window(self.layers, rows, columns)
+        passes = [each.layers for each in self.passes]
+        return RUNTIME_BYTES + peak_bytes(self.layers, passes, rows, columns, count_cores())
 
     @cached_property
     def _scales(self) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """How much memory a window takes in the kernels: the same numbers that a run takes its memory by. Pure integers."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from taesd_core.kernels.geometry import (
 )
 from taesd_core.kernels.turns import Turn, plan_turns
 from taesd_core.layers import Layers
-from taesd_core.network import Network
+from taesd_core.receptive_field import halo_of, scale_of, stages
 
 RUNTIME_BYTES = 170_000_000
 """What Python takes with NumPy, the compiler and the engine loaded, measured."""
@@ -78,20 +79,23 @@ def _align(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def peak_bytes(network: Network, rows: Axis, columns: Axis, n_threads: int) -> int:
+def peak_bytes(layers: Layers, passes: Sequence[Layers], rows: Axis, columns: Axis, n_threads: int) -> int:
     """Return what the weights and the maps of a window take at most, without ``RUNTIME_BYTES``, window and pixels.
 
     Args:
-        network: the maps of its passes count too, where it has some.
+        layers: the network.
+        passes: what runs before it, if anything does.
         rows: of the window.
         columns: likewise.
         n_threads: that share the work.
     """
-    runs = [
-        _run_bytes(each, rows, columns, n_threads, keeps_last=each is not network)
-        for each in (network, *network.passes)
-    ]
-    return weight_bytes(network.layers) + max(runs)
+    runs = [_run_bytes(each, rows, columns, n_threads, keeps_last=each is not layers) for each in (layers, *passes)]
+    return weight_bytes(layers) + max(runs)
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def weight_bytes(layers: Layers) -> int:
@@ -101,27 +105,26 @@ def weight_bytes(layers: Layers) -> int:
     return 4 * sum(shape.weights + shape.packed for shape in shapes) + 20 * largest
 
 
-def _run_bytes(network: Network, rows: Axis, columns: Axis, n_threads: int, *, keeps_last: bool) -> int:
-    shapes = list_shapes(network.layers)
+def _run_bytes(layers: Layers, rows: Axis, columns: Axis, n_threads: int, *, keeps_last: bool) -> int:
+    shapes = list_shapes(layers)
     if not keeps_last:
         # More rows than these take no more memory.
         length, low, high = rows
-        rows = min(length, 2 * network.halo + _ROWS + 4 * TURN_PX * n_threads // columns[0]), low, high
+        rows = min(length, 2 * halo_of(layers) + _ROWS + 4 * TURN_PX * n_threads // columns[0]), low, high
     sizes = []
     # Where it lies on the grid of tiles is not known.
     for phase in range(SIDE):
-        reaches = (_find_reaches(network, shapes, *each, phase) for each in (rows, columns))
+        reaches = (_find_reaches(layers, shapes, *each, phase) for each in (rows, columns))
         sizes.append(lay_out(shapes, next(reaches), next(reaches), n_threads, keeps_last=keeps_last).size)
     return 4 * (max(sizes) + max(sizes) // _ROUNDING)
 
 
 def _find_reaches(
-    network: Network, shapes: Sequence[Shape], length: int, low: bool, high: bool, phase: int
+    layers: Layers, shapes: Sequence[Shape], length: int, low: bool, high: bool, phase: int
 ) -> list[Reach]:
     start, stop = (0 if low else phase), (0 if low else phase) + length
-    kept = start + (0 if low else network.halo), stop - (0 if high else network.halo)
-    spans = [
-        (each[0] * scale, each[1] * scale)
-        for each, scale in (((start, stop), network.scale_in), (kept, network.scale_out))
-    ]
+    halo = halo_of(layers)
+    kept = start + (0 if low else halo), stop - (0 if high else halo)
+    n_out, n_in = scale_of([step for stage in stages(layers) for step in stage])
+    spans = [(each[0] * scale, each[1] * scale) for each, scale in (((start, stop), n_in), (kept, n_out))]
     return find_reaches(shapes, find_edges(shapes, spans[0], (low, high)), spans[1])

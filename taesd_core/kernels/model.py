@@ -1,7 +1,6 @@
 """The exact model in kernels for CPUs: a window and its borders go in, the pixels that it determines come out."""
 
 import copy
-import os
 from collections.abc import Callable, Sequence
 from ctypes import c_int64
 from typing import Any
@@ -13,6 +12,7 @@ from taesd_core.bounds import LARGEST, USE_OTHERS
 from taesd_core.kernels.geometry import Ends
 from taesd_core.kernels.library import load_functions
 from taesd_core.kernels.maps import Map, Memories
+from taesd_core.kernels.memory import count_cores
 from taesd_core.kernels.pixels import KINDS
 from taesd_core.kernels.run import Run, Spans, Threads
 from taesd_core.kernels.steps import make_steps
@@ -146,8 +146,3 @@ class KernelModel:
         if not run.finite:
             beyond = f"The network's values go beyond what float32 holds: largest={LARGEST['float32']:.5g}"
             raise OverflowError(f"{beyond}, input's={np.abs(window).max():.3g}. {USE_OTHERS}")
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
