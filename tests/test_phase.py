@@ -175,7 +175,8 @@ tiler.decode("latents.npy", "asked.npy", weights="photo")
     assert done.stdout == ""
     assert "silent" not in done.stderr
     start, report = done.stderr.splitlines()[-2:]
-    assert start.startswith("tiler.progress INFO Decoding to asked.npy: 1 tile, 0.0 megapixels, about ")
+    assert start.startswith("tiler.progress INFO Decoding to asked.npy: 1 tile, 0.0 megapixels, ")
+    assert re.search(r" about \d+ [MG]B of memory at the peak$", start)
     assert report.startswith("tiler.report INFO asked.npy: 48 × 72 × 3, ")
 
 
