@@ -3,35 +3,39 @@
 >>> import tiler
 >>> tiler.decode("latents.npy", "image.tif", weights="taesd_decoder.safetensors")  # doctest: +SKIP
 
-Importing this package is cheap; TensorFlow, dask and tifffile are loaded when they are used.
+Importing this package is cheap: what it offers is loaded when it is first used, and so are TensorFlow, dask and
+tifffile.
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from tiler.api import decode, decode_lazily, encode, preview, verify
-from tiler.checks.verification import Verification
-from tiler.errors import (
-    InputError,
-    InputWarning,
-    NonFiniteError,
-    OptionError,
-    OutputExistsError,
-    RefusedError,
-    TileError,
-    TilerError,
-    VerificationError,
-)
-from tiler.formats.npy_file import Npy
-from tiler.formats.picture_file import Jpeg, Png, WebP
-from tiler.formats.tiff_file import Tiff
-from tiler.formats.zarr_file import Zarr
-from tiler.latents import Latents
-from tiler.plan import Plan
-from tiler.planning import plan_decode, plan_encode
-from tiler.profile import Profile
-from tiler.report import Report
-from tiler.sources.source import Source
-from tiler.window import Span, Window
+if TYPE_CHECKING:
+    from tiler.api import decode, decode_lazily, encode, preview, verify
+    from tiler.checks.verification import Verification
+    from tiler.errors import (
+        InputError,
+        InputWarning,
+        NonFiniteError,
+        OptionError,
+        OutputExistsError,
+        RefusedError,
+        TileError,
+        TilerError,
+        VerificationError,
+    )
+    from tiler.formats.npy_file import Npy
+    from tiler.formats.picture_file import Jpeg, Png, WebP
+    from tiler.formats.tiff_file import Tiff
+    from tiler.formats.zarr_file import Zarr
+    from tiler.latents import Latents
+    from tiler.plan import Plan
+    from tiler.planning import plan_decode, plan_encode
+    from tiler.profile import Profile
+    from tiler.report import Report
+    from tiler.sources.source import Source
+    from tiler.window import Span, Window
 
 logging.getLogger("tiler").addHandler(logging.NullHandler())
 
@@ -67,3 +71,34 @@ __all__ = [
     "preview",
     "verify",
 ]
+
+_MODULES = {
+    "tiler.api": "decode decode_lazily encode preview verify",
+    "tiler.checks.verification": "Verification",
+    "tiler.errors": "InputError InputWarning NonFiniteError OptionError OutputExistsError RefusedError TileError "
+    "TilerError VerificationError",
+    "tiler.formats.npy_file": "Npy",
+    "tiler.formats.picture_file": "Jpeg Png WebP",
+    "tiler.formats.tiff_file": "Tiff",
+    "tiler.formats.zarr_file": "Zarr",
+    "tiler.latents": "Latents",
+    "tiler.plan": "Plan",
+    "tiler.planning": "plan_decode plan_encode",
+    "tiler.profile": "Profile",
+    "tiler.report": "Report",
+    "tiler.sources.source": "Source",
+    "tiler.window": "Span Window",
+}
+"""Where each name comes from, when it is first used: ``tiler --help`` needs none of them."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names.split():
+            found = globals()[name] = getattr(import_module(module), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, get_args
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -224,6 +224,6 @@ def _write_xmp(description: str) -> bytes:
     return (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>'
-        f'<rdf:li xml:lang="x-default">{escape(description)}</rdf:li>'
+        f'<rdf:li xml:lang="x-default">{escape(description, quote=False)}</rdf:li>'
         "</rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta>"
     ).encode()
