@@ -52,6 +52,8 @@ class Worker:
         arguments: for ``setup``; they travel by pickle.
         cores: the only processors that the worker may use, by number; all by default.
         environment: variables that it gets before it imports anything heavy.
+        checkout: a folder whose packages it imports before all others, such as another version of this project.
+        patience: most seconds that the setup or a call may take; then the process is ended.
 
     Raises:
         WorkerError: the setup failed.
@@ -63,7 +65,10 @@ class Worker:
         *arguments: Any,
         cores: Iterable[int] | None = None,
         environment: Mapping[str, str] | None = None,
+        checkout: Path | None = None,
+        patience: float | None = None,
     ) -> None:
+        self._patience = patience
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
@@ -71,7 +76,14 @@ class Worker:
             args=(theirs, setup, arguments, None if cores is None else set(cores), {**QUIET, **(environment or {})}),
             daemon=True,
         )
-        self._process.start()
+        # A new process gets the path of this one.
+        before = list(sys.path)
+        if checkout is not None:
+            sys.path.insert(0, str(checkout.resolve()))
+        try:
+            self._process.start()
+        finally:
+            sys.path[:] = before
         theirs.close()
         try:
             self.setup: Run = self._receive()
@@ -102,6 +114,9 @@ class Worker:
         self.stop()
 
     def _receive(self) -> Any:
+        if not self._connection.poll(self._patience):
+            self._process.kill()
+            raise WorkerError(f"no answer in {self._patience:g} s")
         try:
             answer = self._connection.recv()
         except EOFError:

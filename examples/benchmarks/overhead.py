@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from decoders import find_flop_per_px, load_decoder, set_up_tiles
+from decoders import find_flop_per_px, load_part, set_up_tiles
 from measure import Worker, available_cores, median_seconds, take_turns
 from report import describe_machine, draw_lines, megabytes, print_table
 from taesd_core.layers import Block, Convolution, Layers, Upsample, convolutions
@@ -38,7 +38,7 @@ FOLDED = "valid, upsampling folded"
 @click.option("--chart", type=click.Path(path_type=Path), default="overhead.png", show_default=True)
 def main(tile_sizes_px: tuple[int, ...], weights: str, rounds: int, threads: int | None, chart: Path) -> None:
     """Count the operations of exact tiles, and measure their speed, over tile size."""
-    network = load_decoder(weights).network
+    network = load_part(weights).network
     cores = available_cores()[:threads]
     click.echo(describe_machine(len(cores)))
     ways = (HALO_AND_CROP, VALID, FOLDED, OURS)

@@ -1,10 +1,12 @@
 """How far are float16 and bfloat16 from float32, and how fast are they?
 
-Errors are those of tiles against the plain whole image in float32, before rounding to bytes, in units of 1/255.
+Errors are those of tiles against the whole image in float64, before rounding to bytes, in units of 1/255.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -13,14 +15,22 @@ import decoders
 from measure import Worker, WorkerError, available_cores, median_seconds, run_apart, take_turns
 from report import describe_machine, draw_bars, megabytes, print_table
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = {
+    "float32, kernels": ("kernels", "float32"),
+    "float32": ("keras", "float32"),
+    "bfloat16": ("keras", "bfloat16"),
+    "float16": ("keras", "float16"),
+}
+"""By name, the engine and what it computes in."""
 
 
 @click.command()
 @click.option("--size", "size_px", default=1024, show_default=True, help="Side of the square image, px.")
 @click.option("--latents", type=click.Path(path_type=Path), help="Decode this file instead of the demo's picture.")
 @click.option("--weights", default="photo", show_default=True, help="Name or file of the decoder's weights.")
-@click.option("--precision", "names", multiple=True, type=click.Choice(PRECISIONS), help="Only this; may be repeated.")
+@click.option(
+    "--precision", "names", multiple=True, type=click.Choice(list(PRECISIONS)), help="Only this; may be repeated."
+)
 @click.option("--tile-size", "tile_px", type=int, help="Side of a tile, px.  [default: its own]")
 @click.option("--rounds", default=3, show_default=True, help="Timed runs of each.")
 @click.option("--threads", type=int, help="Pin every process to so many cores.  [default: all]")
@@ -44,14 +54,15 @@ def main(
         if latents is None:
             latents = Path(folder) / "latents.npy"
             run_apart(decoders.save_demo_latents, latents, size_px, size_px)
-        reference = decoders.decode_apart(decoders.set_up_keras, latents, weights, "float32")
+        reference, _ = run_apart(decoders.run_in_float64, latents, weights)
         try:
             for name in names or PRECISIONS:
-                arguments = (latents, weights, tile_px, name)
+                arguments = (latents, weights, "decoder", *PRECISIONS[name])
                 try:
-                    pixels = decoders.decode_apart(decoders.set_up_tiler, *arguments, "float32", cores=cores)
-                    errors[name] = find_errors(pixels, reference)
-                    workers[name] = Worker(decoders.set_up_tiler, *arguments, cores=cores)
+                    with Worker(set_up_values, tile_px, *arguments, cores=cores) as worker:
+                        worker.run()
+                        errors[name] = find_errors(worker.result(), reference)
+                    workers[name] = Worker(partial(decoders.set_up_tiler, tile_px=tile_px), *arguments, cores=cores)
                     workers[name].run()  # warm
                 except WorkerError as error:
                     errors.pop(name, None)
@@ -85,6 +96,12 @@ def main(
     }
     draw_bars(chart, "What a precision costs and gains", panels, accent="float32")
     click.echo(f"Chart: {chart}")
+
+
+def set_up_values(tile_px: int | None, *arguments: Any) -> decoders.Run:
+    """Decode to values as they are, before they are rounded to bytes."""
+    path, weights, part, engine, precision = arguments
+    return decoders.set_up_tiler(path, weights, part, engine, tile_px, precision, "float32")
 
 
 def find_errors(pixels: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from decoders import NullSink, RepeatDecoder, load_decoder
+from decoders import NullSink, RepeatDecoder, load_part
 from measure import available_cores, run_apart
 from report import describe_machine, draw_lines, megabytes, print_table
 
@@ -135,7 +135,7 @@ def decode_file(
     import tiler
     from tiler.planning import plan_decode
 
-    channels = load_decoder(weights).network.channels_in
+    channels = load_part(weights).network.channels_in
     latent = make_latent(channels)
     size = {} if tile_px is None else {"tile_size_px": tile_px}
     latents = tiler.Latents(latent, upscale=upscale)
@@ -163,7 +163,7 @@ def decode_parts(
     from tiler.sources.upscale import Upscaled
 
     started = time.perf_counter()
-    network = load_decoder(weights).network
+    network = load_part(weights).network
     source = Upscaled(ArraySource(make_latent(network.channels_in), network.channels_in, axes="HWC"), upscale)
     plan = plan_decode(source, channels=network.channels_in, **({} if tile_px is None else {"tile_size_px": tile_px}))
     path = folder / ("image.npy" if output == "npy" else "image.tif")

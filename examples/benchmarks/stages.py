@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 import decoders
-from decoders import NullSink, load_decoder
+from decoders import NullSink, load_part
 from measure import (
     Run,
     Worker,
@@ -133,7 +133,7 @@ def set_up_output(latents: Path, weights: str, folder: Path, options: dict[str, 
         return lambda: tiler.decode(latents, output, weights=weights, overwrite=True).size_bytes
 
     checkpoint = find_weights(weights, "decoder")
-    channels = load_decoder(weights).network.channels_in
+    channels = load_part(weights).network.channels_in
 
     def decode() -> int:
         source = open_latents(latents, channels)
@@ -222,7 +222,7 @@ def schedule_tiles(n_tiles: int, pyramid: bool) -> tuple[int, float]:
 def measure_start_up(folder: Path, rounds: int, weights: str, cores: list[int]) -> dict[str, float]:
     """Print where the time of ``tiler decode`` of a small latent goes, and return the seconds."""
     latents = folder / "small.npy"
-    channels = load_decoder(weights).network.channels_in
+    channels = load_part(weights).network.channels_in
     random = np.random.default_rng(0)
     np.save(latents, random.normal(0, 1, (1, channels, 64, 64)).astype(np.float32))
     totals = take_turns({"": lambda: run_command(latents, folder, weights, cores)}, rounds)[""]
@@ -266,7 +266,7 @@ def decode_in_steps(latents: Path, output: Path, weights: str) -> dict[str, floa
 
     model = load_model(find_weights(weights, "decoder"), "decoder")
     note("build the model")
-    source = open_latents(latents, load_decoder(weights).network.channels_in)
+    source = open_latents(latents, load_part(weights).network.channels_in)
     window = source.read(Window.whole(*source.shape[:2]))
     whole = ((True, True), (True, True))
     model(window, whole)
