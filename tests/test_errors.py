@@ -89,14 +89,15 @@ def test_an_option_is_an_argument_in_python_and_a_flag_on_the_command_line(case,
 
 
 def test_a_switch_is_named_by_what_turns_it_off():
-    assert main.say(Message("Use ", Option("pyramid", False), ".")) == "Use --no-pyramid."
-    assert main.say(Message("Leave ", Option("tile_size_px"), " out.")) == "Leave --tile-size out."
-    assert str(Message("Use ", Option("tile_size_px", 512), ".")) == "Use tile_size_px=512."
+    assert main.say(Message(f"Use {Option('pyramid', False)}.")) == "Use --no-pyramid."
+    assert main.say(Message(f"Leave {Option('tile_size_px')} out.")) == "Leave --tile-size out."
+    assert str(Message(f"Use {Option('tile_size_px', 512)}.")) == "Use tile_size_px=512."
 
 
 def test_a_message_in_a_message_and_one_that_has_travelled_keep_their_options():
-    advice = Message("Use ", Option("overwrite", True), ".")
-    error = OutputExistsError("It is there. ", advice)
+    advice = f"Use {Option('overwrite', True)}."
+    error = OutputExistsError(f"It is there. {advice}")
+    assert main.say(Message("It is there. ", Message(advice))) == "It is there. Use --overwrite."
     assert isinstance(error, FileExistsError)
     for each in (error, pickle.loads(pickle.dumps(error)), OutputExistsError(*error.args)):
         assert str(each) == "It is there. Use overwrite=True."

@@ -19,7 +19,7 @@ from tiler.checks.reference import load_reference
 from tiler.checks.verification import Samples, Verification, verify_image
 from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.dtypes import DType, check_dtype
-from tiler.errors import AxesError, Message, Option, OptionError, VerificationError
+from tiler.errors import AxesError, Option, OptionError, VerificationError
 from tiler.fields import Fields
 from tiler.formats.latent_file import LatentFile
 from tiler.formats.outputs import OutputFile, check_kind, describe_output
@@ -138,7 +138,7 @@ def decode(
 
         if workers is not None:
             raise OptionError(
-                f"A cluster's workers have their own threads: workers={workers}. Leave ", Option("workers"), " out."
+                f"A cluster's workers have their own threads: workers={workers}. Leave {Option('workers')} out."
             )
         latents, file = _name_for_others(latents, file)
         executor = Cluster(client)
@@ -478,7 +478,7 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
         source = ArraySource(average_down(Checked(source), height, width), network.channels_in, axes="HWC")
     engine = settle_engine(None, "float32")
     plan = Plan(network, height, width, max(height, width), engine=engine)
-    check_memory(plan.peak_bytes, advice=Message("Use a smaller ", Option("size_px")))
+    check_memory(plan.peak_bytes, advice=f"Use a smaller {Option('size_px')}")
     model = prepare_model(load_model(checkpoint, "decoder", engine=engine), plan, source)
     picture = run_tile(plan.tile(0, 0), source, model)
     return picture[: made[0], : made[1]]

@@ -26,6 +26,7 @@ message holds it as an ``Option``: it reads ``overwrite=True`` in Python, and ``
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,21 +44,31 @@ class Option:
         value = json.dumps(self.value) if isinstance(self.value, str) else self.value
         return f"{self.name}={'' if value is None else value}"
 
+    def __format__(self, how: str) -> str:
+        """Return it as it stands in a text that becomes a message: that finds it again."""
+        return f"\0{self.name}\0{json.dumps(self.value)}\0"
+
 
 class Message(str):
     """A text that names options: as arguments of Python, unless somebody asks for it in other words.
 
     Args:
-        parts: of the text, in order.
+        parts: of the text, in order; ``f"Use {Option('force', True)}."`` is one.
     """
 
     parts: "tuple[str | Option, ...]"
 
     def __new__(cls, *parts: "str | Option | Message") -> "Message":
-        """Put the parts together; those of messages among them are taken apart first."""
+        """Put the parts together, those of messages among them too."""
         flat: list[str | Option] = []
         for part in parts:
-            flat.extend(part.parts if isinstance(part, Message) else [part])
+            if isinstance(part, Message):
+                flat.extend(part.parts)
+                continue
+            words, *named = re.split(r"\0(\w+)\0(.*?)\0", f"{part}")
+            flat.append(words)
+            for name, value, behind in zip(named[::3], named[1::3], named[2::3], strict=True):
+                flat.extend((Option(name, json.loads(value)), behind))
         message = super().__new__(cls, "".join(map(str, flat)))
         message.parts = tuple(flat)
         return message
@@ -73,7 +84,7 @@ class Message(str):
         return self if isinstance(first, Option) else Message(first[:1].upper() + first[1:], *others)
 
 
-START_OVER = Message("Start over with ", Option("overwrite", True), " and without ", Option("resume"), ".")
+START_OVER = f"Start over with {Option('overwrite', True)} and without {Option('resume')}."
 """What to do about a half-done output that cannot be gone on with."""
 
 
@@ -134,6 +145,9 @@ class ModelOverflowError(InputError):
 
 class InputWarning(UserWarning):
     """Input that can be used but looks wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Message(message))
 
 
 class OutputExistsError(TilerError, FileExistsError):

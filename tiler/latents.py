@@ -103,10 +103,8 @@ class Latents:
         source = open_latents(self.data, network.channels_in, key=self.key, index=self.index, axes=self.axes)
         if find_space(source, self.space) == "diffusion" and (self.scale, self.shift) != (None, None):
             raise OptionError(
-                f"Nothing to convert: scale={self.scale}, shift={self.shift}, but the latents are in diffusion space. "
-                "Add ",
-                Option("space", "vae"),
-                ", or leave them out.",
+                f"Nothing to convert: scale={self.scale}, shift={self.shift}, but the latents are in diffusion "
+                f"space. Add {Option('space', 'vae')}, or leave them out."
             )
         source = to_diffusion_space(
             source,
@@ -146,9 +144,8 @@ class Latents:
         if self.wrap is not None:
             raise OptionError(
                 f"These ends cannot join: wrap={self.wrap}, but the image ends before its latents do, at "
-                f"{SIZE_KEY}={kept[1]}x{kept[0]} of its file. Leave ",
-                Option("wrap"),
-                " out, or save the latents without that size.",
+                f"{SIZE_KEY}={kept[1]}x{kept[0]} of its file. Leave {Option('wrap')} out, or save the latents "
+                f"without that size."
             )
         return size
 

@@ -18,13 +18,9 @@ from tiler.model import Model
 PathLike = str | os.PathLike[str]
 Precision = Literal["float32", "float16", "bfloat16"]
 WAYS = (
-    " Use ",
-    Option("weights", "NAME"),
-    " or ",
-    Option("weights", "FILE"),
-    f" (.safetensors, .pth, .h5), or set {ENVIRONMENT} to a file or folder; for a trial, ",
-    Option("weights", "photo"),
-    " (weights of this project's own; not Stable Diffusion compatible).",
+    f"Use {Option('weights', 'NAME')} or {Option('weights', 'FILE')} (.safetensors, .pth, .h5), or set {ENVIRONMENT} "
+    f"to a file or folder; for a trial, {Option('weights', 'photo')} (weights of this project's own; not Stable "
+    "Diffusion compatible)."
 )
 """How weights are named, for who has named none."""
 
@@ -45,8 +41,8 @@ def find_checkpoint(weights: PathLike | None, part: Part, latents: Latents | Non
     try:
         return find_weights(weights, part, channels)
     except NoWeightsError as error:
-        several = (" ", Option("axes"), " says how many channels they have, as ", Option("weights"), " does.")
-        raise OptionError(str(error), *WAYS, *(several if len(channels) > 1 else ())) from error
+        several = f" {Option('axes')} says how many channels they have, as {Option('weights')} does."
+        raise OptionError(f"{error} {WAYS}{several * (len(channels) > 1)}") from error
     except CheckpointError as error:
         raise InputError(str(error)) from error
 

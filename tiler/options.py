@@ -144,9 +144,7 @@ def file_tile(name: str, value: Any) -> int:
     if not 16 <= side_px <= MOST_FILE_TILE_PX or side_px % 16:
         raise OptionError(
             f"A file cannot have such tiles: file tile={side_px} px. Use a multiple of 16 px, at most "
-            f"{MOST_FILE_TILE_PX} px, that divides the tile: ",
-            Option("file_tile_px", 512),
-            ", or leave it out.",
+            f"{MOST_FILE_TILE_PX} px, that divides the tile: {Option('file_tile_px', 512)}, or leave it out."
         )
     return side_px
 

@@ -150,16 +150,15 @@ class Plan:
             raise InputError(f"The image has no pixels: height={self.height}, width={self.width} latent px.")
         if self.core < 1:
             raise OptionError(
-                f"A tile has no pixels: core={self.core} latent px. Use a larger ", Option("tile_size_px"), "."
+                f"A tile has no pixels: core={self.core} latent px. Use a larger {Option('tile_size_px')}."
             )
         check_inside(self.made, self.height * self.network.scale_out, self.width * self.network.scale_out)
         n_rows, n_columns = (-(-size // self.tile_px) for size in self.made.shape)
         if max(n_rows, n_columns) > AXIS_LIMIT or n_rows * n_columns > TILE_LIMIT:
             raise InputError(
                 f"Too many tiles: {n_rows} × {n_columns} for {self.height} × {self.width} latent px. At most "
-                f"{AXIS_LIMIT} a side and {TILE_LIMIT} in all. Use a larger ",
-                Option("tile_size_px"),
-                ", or cut the input into parts.",
+                f"{AXIS_LIMIT} a side and {TILE_LIMIT} in all. Use a larger {Option('tile_size_px')}, or cut the "
+                f"input into parts."
             )
 
     def with_tile(self, tile_px: int) -> "Plan":

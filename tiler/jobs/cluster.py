@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from taesd_core.engines import Engine, choose_engine
-from tiler.errors import Message, Option, OptionError, RefusedError, TileError
+from tiler.errors import Option, OptionError, RefusedError, TileError
 from tiler.fields import find_version
 from tiler.jobs.far_tasks import FarJob, FarTasks, close_tasks
 from tiler.jobs.room import check_memory
@@ -98,7 +98,7 @@ class Cluster:
         if len(engines := set(found.values())) == 1:
             return engines.pop()
         named = ", ".join(f"{engine} on {address}" for address, engine in sorted(found.items()))
-        raise OptionError(f"The workers would take different engines: {named}. Say which: ", Option("engine"), ".")
+        raise OptionError(f"The workers would take different engines: {named}. Say which: {Option('engine')}.")
 
     def check(self, job: "Job") -> None:
         """Refuse a job for which a worker, or the client when it completes the file, is predicted to lack memory.
@@ -110,16 +110,13 @@ class Cluster:
         if self._limits and needed > min(self._limits):
             raise RefusedError(
                 f"Too little memory: needed={format_bytes(needed)} in each worker as predicted, "
-                f"limit={format_bytes(min(self._limits))}. Use a smaller ",
-                Option("tile_size_px"),
-                ", start the workers with more memory, or use ",
-                Option("force", True),
-                " to try.",
+                f"limit={format_bytes(min(self._limits))}. Use a smaller {Option('tile_size_px')}, start the workers "
+                f"with more memory, or use {Option('force', True)} to try."
             )
         check_memory(
             job.output.commit_bytes,
             " in the client to complete the file",
-            Message("Write another kind of file, or ", Option("force", True), " to try"),
+            f"Write another kind of file, or {Option('force', True)} to try",
         )
 
     def run(self, job: "Job", journal: "Journal", sink: "Sink", progress: Progress | None) -> None:
@@ -213,9 +210,7 @@ class Cluster:
         except KilledWorker as error:
             raise TileError(
                 f"Workers died again and again over the same tile: {error.last_worker}, task={error.task}. They may "
-                "lack memory: use a smaller ",
-                Option("tile_size_px"),
-                ", or start them with more memory.",
+                f"lack memory: use a smaller {Option('tile_size_px')}, or start them with more memory."
             ) from error
         raise TileError(f"The cluster is lost: scheduler={self._client._start_arg}. Start it again.")
 

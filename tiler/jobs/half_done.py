@@ -60,9 +60,8 @@ class HalfDone:
             return True
         if part_exists and file.created and not overwrite:
             raise OutputExistsError(
-                f"A file without a journal is in the way: path={part}. Move it, or use ",
-                Option("overwrite", True),
-                " to replace it.",
+                f"A file without a journal is in the way: path={part}. Move it, or use {Option('overwrite', True)} "
+                f"to replace it."
             )
         return False
 
@@ -71,22 +70,17 @@ class HalfDone:
         if file.format != FORMAT:
             was = "damaged" if file.format is None else f"of another version, journal format={file.format}"
             raise (InputError if resume else OutputExistsError)(
-                f"The output is half done, and its journal is {was}: path={file.path}, our format={FORMAT}. "
-                "Nobody can tell what of it is finished. ",
-                START_OVER,
+                f"The output is half done, and its journal is {was}: path={file.path}, our format={FORMAT}. Nobody "
+                f"can tell what of it is finished. {START_OVER}"
             )
         if not resume:
             n_tiles = sum(level == 0 for level, _, _ in self.pieces)
             raise OutputExistsError(
-                f"The output is half done: path={self._part}, finished={n_tiles} of {self._plan.n_tiles} tiles. Use ",
-                Option("resume", True),
-                " to go on, or ",
-                Option("overwrite", True),
-                " to start over.",
+                f"The output is half done: path={self._part}, finished={n_tiles} of {self._plan.n_tiles} tiles. Use "
+                f"{Option('resume', True)} to go on, or {Option('overwrite', True)} to start over."
             )
         if difference:
             raise InputError(
-                f"The half-done output is of another job: path={self._part}, first difference: {difference}. "
-                "Go on with what it was begun with. Or: ",
-                START_OVER,
+                f"The half-done output is of another job: path={self._part}, first difference: {difference}. Go on "
+                f"with what it was begun with. Or: {START_OVER}"
             )

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from tiler.errors import Message, Option, RefusedError
+from tiler.errors import Option, RefusedError
 from tiler.memory import find_memory, format_bytes
 
 
@@ -21,16 +21,13 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
     # Some file systems do not know their size.
     if usage.total and needed_bytes > usage.free:
         raise RefusedError(
-            f"The disk may be too full: needed={format_bytes(needed_bytes)} at most, "
-            f"free={format_bytes(usage.free)} in {folder}. Free some space, name another folder, or use ",
-            Option("force", True),
-            " to try: a run that fills the disk stops, and goes on with ",
-            Option("resume", True),
-            ".",
+            f"The disk may be too full: needed={format_bytes(needed_bytes)} at most, free={format_bytes(usage.free)} "
+            f"in {folder}. Free some space, name another folder, or use {Option('force', True)} to try: a run that "
+            f"fills the disk stops, and goes on with {Option('resume', True)}."
         )
 
 
-_ADVICE = Message("Use a smaller ", Option("tile_size_px"), ", or ", Option("force", True), " to try")
+_ADVICE = f"Use a smaller {Option('tile_size_px')}, or {Option('force', True)} to try"
 
 
 def check_memory(needed_bytes: int, where: str = "", advice: str = _ADVICE) -> None:
@@ -48,7 +45,5 @@ def check_memory(needed_bytes: int, where: str = "", advice: str = _ADVICE) -> N
     if available is not None and needed_bytes > available:
         raise RefusedError(
             f"Too little memory: needed={format_bytes(needed_bytes)} as predicted{where}, "
-            f"available={format_bytes(available)}. ",
-            advice,
-            ".",
+            f"available={format_bytes(available)}. {advice}."
         )

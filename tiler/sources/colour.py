@@ -66,10 +66,8 @@ def to_srgb(
         convert, said = _choose(colours, kind, path, format, colour, tagged)
         converted = convert(colours)
     except (SaidError, ProfileError) as error:
-        help = () if kind == "CMYK" else (" With ", Option("colour", "srgb"), " its numbers are taken as sRGB.")
-        raise InputError(
-            f"Colours that are not read: path={path}, {kind} ({error}). Save it in sRGB.", *help
-        ) from error
+        help = "" if kind == "CMYK" else f" With {Option('colour', 'srgb')} its numbers are taken as sRGB."
+        raise InputError(f"Colours that are not read: path={path}, {kind} ({error}). Save it in sRGB.{help}") from error
     if converted.bands == 1:
         converted = converted.bandjoin([converted, converted])
     if alpha is not None:
@@ -140,11 +138,8 @@ def _choose(
         raise SaidError(f"it has a profile for {said.space}")
     if said is None and image.format == "float":
         raise InputError(
-            f"Floats without a profile: path={path}. They may be the numbers of sRGB or linear light. Say which: ",
-            Option("colour", "srgb"),
-            " or ",
-            Option("colour", "linear"),
-            ".",
+            f"Floats without a profile: path={path}. They may be the numbers of sRGB or linear light. Say which: "
+            f"{Option('colour', 'srgb')} or {Option('colour', 'linear')}."
         )
     if said is None or (encoding and encoding.is_srgb):
         return _keep, notes

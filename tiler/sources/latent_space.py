@@ -77,13 +77,8 @@ def to_diffusion_space(
         return source
     if scale is None or shift is None:
         raise OptionError(
-            "These latents are in VAE space, and the model's scale and shift are not known: it takes "
-            "(latents - shift) * scale. Say them with ",
-            Option("scale"),
-            " and ",
-            Option("shift"),
-            " (Stable Diffusion 1 and 2: 0.18215 and 0, SDXL: 0.13025 and 0), or convert the latents and use ",
-            Option("space", "diffusion"),
-            ".",
+            f"These latents are in VAE space, and the model's scale and shift are not known: it takes (latents - "
+            f"shift) * scale. Say them with {Option('scale')} and {Option('shift')} (Stable Diffusion 1 and 2: "
+            f"0.18215 and 0, SDXL: 0.13025 and 0), or convert the latents and use {Option('space', 'diffusion')}."
         )
     return source if (scale, shift) == (1.0, 0.0) else Converted(source, scale=scale, shift=shift, space="diffusion")

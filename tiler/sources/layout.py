@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError, Message, Option
+from tiler.errors import InputError, Option
 from tiler.sources.input_file import printable
 from tiler.sources.readings import ChannelsFirst, choose_axes, refuse_shape
 from tiler.sources.stored_numbers import LATENT_TYPES, VALUES
@@ -125,17 +125,12 @@ def find_layout(
     axes = choose_axes(shape, channels, name=name, said=wanted.axes, named=named, first=first, picture=picture)
     n_maps = shape[axes.index("B")] if "B" in axes else 1
     if index is None and n_maps > 1:
-        advice = Message("choose it with ", Option("index", 0), f" to {n_maps - 1}")
-        raise InputError(
-            f"A batch of several: {name}, shape={shape}, batch={n_maps}. One at a time: ",
-            "pass one of them" if picture else advice,
-            ".",
-        )
+        how = "pass one of them" if picture else f"choose it with {Option('index', 0)} to {n_maps - 1}"
+        raise InputError(f"A batch of several: {name}, shape={shape}, batch={n_maps}. One at a time: {how}.")
     if index is not None and not 0 <= index < n_maps:
         raise InputError(
-            f"Not in the batch: {name}, index={index}, shape={shape}, batch={n_maps}. Use ",
-            Option("index", 0),
-            f" to {n_maps - 1}.",
+            f"Not in the batch: {name}, index={index}, shape={shape}, batch={n_maps}. Use {Option('index', 0)} to "
+            f"{n_maps - 1}."
         )
     return Layout(shape, axes, index)
 
@@ -161,9 +156,7 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: 
         if key in shapes:
             return key
         raise InputError(
-            f"No such array: {name}, key={printable(key)}. There is {describe_keys(shapes)}. Change ",
-            Option("key"),
-            ".",
+            f"No such array: {name}, key={printable(key)}. There is {describe_keys(shapes)}. Change {Option('key')}."
         )
     full = {each: shape for each, shape in shapes.items() if shape and min(shape) > 0}
     # Of five axes where that has a known name, or there is no other: no other is taken in its place.
@@ -181,9 +174,9 @@ def choose_key(shapes: Mapping[str, tuple[int, ...]], key: str | None, *, name: 
         raise InputError(f"No latents: {name}. No array of 3 to 5 axes; there is {describe_keys(shapes)}.")
     if all(each.endswith((".weight", ".bias")) for each in shapes):
         raise InputError(
-            f"Weights, not latents: {name}. There is {describe_keys(shapes)}. Give them as ", Option("weights"), "."
+            f"Weights, not latents: {name}. There is {describe_keys(shapes)}. Give them as {Option('weights')}."
         )
-    raise InputError(f"Several arrays: {name}. There is {describe_keys(shapes)}. Choose one with ", Option("key"), ".")
+    raise InputError(f"Several arrays: {name}. There is {describe_keys(shapes)}. Choose one with {Option('key')}.")
 
 
 def describe_keys(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -56,9 +56,7 @@ def take_along(
     found = read_all(Path(data), picture=picture, page=page) if isinstance(data, str | os.PathLike) else Metadata()
     names = ", ".join(map(printable, found.names[:6])) + (" …" if len(found.names) > 6 else "")
     if not keep:
-        left = Message(
-            f"the metadata of the input ({names}) are not taken along; ", Option("keep_metadata", True), " does"
-        )
+        left = Message(f"the metadata of the input ({names}) are not taken along; {Option('keep_metadata', True)} does")
         return None, (left,) * bool(names)
     notes = []
     if found.has_place:

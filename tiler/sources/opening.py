@@ -72,7 +72,7 @@ def open_latents(
         )
         raise InputError(f"Not a file of latents: path={path} is {kind.words}. {advice}")
     if key is not None:
-        raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave ", Option("key"), " out.")
+        raise InputError(f"A file of one array: path={path}, key={printable(key)}. Leave {Option('key')} out.")
     if kind.name == "npy":
         return NpySource(path, channels, index=index, axes=axes)
     if kind.name == "png":
@@ -157,7 +157,7 @@ def choose_only(source: Source, index: int | None) -> Source:
         InputError: another one is asked for.
     """
     if index:
-        raise InputError(f"Not a batch: index={index}. There is one map only; leave ", Option("index"), " out.")
+        raise InputError(f"Not a batch: index={index}. There is one map only; leave {Option('index')} out.")
     return source
 
 
@@ -169,7 +169,7 @@ def check_order(axes: str | None, name: str) -> None:
         OptionError: they are none.
     """
     if axes is not None and parse_axes(axes) != "HWC":
-        raise AxesError(f"The axes are given: {name}, axes=HWC, said={axes}. Leave ", Option("axes"), " out.")
+        raise AxesError(f"The axes are given: {name}, axes=HWC, said={axes}. Leave {Option('axes')} out.")
 
 
 def check_source(source: Source, channels: int, *, name: str = "source") -> Source:

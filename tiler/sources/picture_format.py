@@ -81,13 +81,11 @@ def find_picture(path: Path, kind: str, *, page: int | None = None) -> OpenedPic
     n_pages = image.get_n_pages()
     if page is not None and not 0 <= page < n_pages:
         raise InputError(
-            f"No such page: path={path}, page={page}, pages={n_pages}. Use ", Option("page", 0), f" to {n_pages - 1}."
+            f"No such page: path={path}, page={page}, pages={n_pages}. Use {Option('page', 0)} to {n_pages - 1}."
         )
     if page is None and n_pages > 1:
         raise InputError(
-            f"Several pictures: path={path}, pages={n_pages}. Choose one with ",
-            Option("page", 0),
-            f" to {n_pages - 1}.",
+            f"Several pictures: path={path}, pages={n_pages}. Choose one with {Option('page', 0)} to {n_pages - 1}."
         )
     options = {"page": page} if page is not None and format in ("WebP", "AVIF") else {}
     return OpenedPicture(

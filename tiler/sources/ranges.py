@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import InputError, InputWarning, Message, NonFiniteError, Option, OptionError
+from tiler.errors import InputError, InputWarning, NonFiniteError, Option, OptionError
 from tiler.sources.fingerprint import spread
 from tiler.sources.source import DerivedSource, Readable, Source
 from tiler.window import Window
@@ -119,11 +119,9 @@ def check_finite(values: NDArray[np.float32], window: Window, of: str = "") -> N
     # What stands for none is not what a look at the file will find there.
     missing = " (masked, _FillValue and nodata are NaN)" if np.isnan(values[row, column, channel]) else ""
     raise NonFiniteError(
-        f"The input holds NaN or Inf: value={values[row, column, channel]} at row {window.rows.start + row}, "
-        f"column {window.columns.start + column}, channel {channel}{of}. "
-        f"Mend the input{missing}, or use ",
-        Option("nonfinite", "zero"),
-        ".",
+        f"The input holds NaN or Inf: value={values[row, column, channel]} at row {window.rows.start + row}, column "
+        f"{window.columns.start + column}, channel {channel}{of}. Mend the input{missing}, or use "
+        f"{Option('nonfinite', 'zero')}."
     )
 
 
@@ -229,10 +227,10 @@ def check_range(source: Source) -> None:
             largest = max(largest, float(np.abs(values).max(initial=0)))
     mean = math.sqrt(squares / max(n_values, 1))
     if mean > LARGEST and largest > FARTHEST:
-        message = Message(
+        warnings.warn(
             f"The latents look like VAE space: root mean square={mean:.3g}, expected about 1. The decoder takes what "
-            "the sampler gives: use ",
-            Option("space", "vae"),
-            ", or multiply them by the model's scaling factor, 0.18215 for SD 1 and 2, 0.13025 for SDXL.",
+            f"the sampler gives: use {Option('space', 'vae')}, or multiply them by the model's scaling factor, "
+            f"0.18215 for SD 1 and 2, 0.13025 for SDXL.",
+            InputWarning,
+            stacklevel=3,
         )
-        warnings.warn(InputWarning(message), stacklevel=3)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tiler.errors import AxesError, AxesQuestion, Message, Option
+from tiler.errors import AxesError, AxesQuestion, Option
 from tiler.sources.axes import parse_axes
 
 ChannelsFirst = Literal["always", "usually"]
@@ -106,9 +106,8 @@ def choose_axes(
     named = None if named is None or len(named) != len(shape) else _complete(named)
     if axes is not None and named is not None and not _agree(axes, named):
         raise AxesError(
-            f"The file names other axes: {what}, axes={named}, said={said}. Leave ",
-            Option("axes"),
-            " out, or mend the file.",
+            f"The file names other axes: {what}, axes={named}, said={said}. Leave {Option('axes')} out, or mend the "
+            f"file."
         )
     readings = list_readings(shape, channels)
     if axes is not None:
@@ -123,12 +122,9 @@ def choose_axes(
         raise refuse_shape(shape, channels, name, first=first, picture=picture)
     if len(readings) > 1:
         several = "; or ".join(each.describe(shape) for each in readings)
-        first_map, *others = (Option("axes", each.axes) for each in readings)
+        maps = " or ".join(f"{Option('axes', each.axes)}" for each in readings)
         raise AxesQuestion(
-            f"It can be read in {len(readings)} ways: {what}, channels={channels}: {several}. Say which: ",
-            first_map,
-            *(part for each in others for part in (" or ", each)),
-            ".",
+            f"It can be read in {len(readings)} ways: {what}, channels={channels}: {several}. Say which: {maps}."
         )
     if readings[0].kind == "packed":
         raise _refuse_packed(readings[0], shape, channels, what)
@@ -183,7 +179,7 @@ def refuse_shape(
     expected = f"(1, {channels}, h, w) or ({channels}, h, w)"
     if first != "always":
         expected = f"(1, {channels}, h, w), ({channels}, h, w), (h, w, {channels}) or (1, h, w, {channels})"
-    return AxesError(f"{wrong}. The shape must be {expected}. ", _advise(shape, channels, first, picture=picture))
+    return AxesError(f"{wrong}. The shape must be {expected}. {_advise(shape, channels, first, picture=picture)}")
 
 
 def _advise(shape: tuple[int, ...], channels: int, first: ChannelsFirst | None, *, picture: bool) -> str:
@@ -197,10 +193,8 @@ def _advise(shape: tuple[int, ...], channels: int, first: ChannelsFirst | None, 
         return "Reshape it."
     if first == "always":
         # Such a file has the channels first; but who wrote it may know better.
-        last = Option("axes", "HWC" if len(shape) == 3 else "BHWC")
-        return Message(
-            f"Choose weights for {shape[-3]} channels", *((", or say ", last) if shape[-1] == channels else ()), "."
-        )
+        last = f", or say {Option('axes', 'HWC' if len(shape) == 3 else 'BHWC')}" * (shape[-1] == channels)
+        return f"Choose weights for {shape[-3]} channels{last}."
     return "Transpose it" + ("." if picture else ", or choose a variant of so many channels.")
 
 
@@ -221,9 +215,9 @@ def _refuse_packed(reading: Reading, shape: Sequence[int], channels: int, what: 
 
 
 def _refuse_frames(reading: Reading, shape: Sequence[int], what: str) -> AxesError:
-    advice: str = "To decode one, save it without the axis of frames."
+    advice = "To decode one, save it without the axis of frames."
     if shape[reading.axes.index("T")] == 1:
-        advice = Message("If it is one, say ", Option("axes", reading.axes), ".")
+        advice = f"If it is one, say {Option('axes', reading.axes)}."
     return AxesError(
-        f"Not a single picture: {what}, axes={len(shape)}. It looks like {reading.describe(shape)}. ", advice
+        f"Not a single picture: {what}, axes={len(shape)}. It looks like {reading.describe(shape)}. {advice}"
     )

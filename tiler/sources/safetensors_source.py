@@ -52,9 +52,7 @@ class SafetensorsSource(StridedSource):
         if entry.dtype not in FLOATS:
             raise InputError(
                 f"Wrong number type: path={path}, {name}, dtype={entry.dtype}. It must be one of "
-                f"{', '.join(FLOATS)}. Convert it, or choose another with ",
-                Option("key"),
-                ".",
+                f"{', '.join(FLOATS)}. Convert it, or choose another with {Option('key')}."
             )
         return StoredArray(
             entry.shape,

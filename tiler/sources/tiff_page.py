@@ -118,34 +118,28 @@ def choose_page(tiff: Any, path: Path, page: int | None) -> int:
     if page is not None:
         if not 0 <= page < n_pages:
             raise InputError(
-                f"No such page: path={path}, page={page}, pages={n_pages}. Use ",
-                Option("page", 0),
-                f" to {n_pages - 1}.",
+                f"No such page: path={path}, page={page}, pages={n_pages}. Use {Option('page', 0)} to {n_pages - 1}."
             )
         return page
     full = [number for number, each in enumerate(tiff.pages) if not each.subfiletype & REDUCED]
     if not full:
         raise InputError(
-            f"No picture but reduced ones: path={path}, pages={n_pages}. Choose one with ",
-            Option("page", 0),
-            f" to {n_pages - 1}.",
+            f"No picture but reduced ones: path={path}, pages={n_pages}. Choose one with {Option('page', 0)} to "
+            f"{n_pages - 1}."
         )
     n_hidden = count_hidden(tiff)
     if len(full) > 1 or n_hidden > 1:
         what = f"pages={n_hidden}, in one" if n_hidden > 1 else f"pages={', '.join(map(str, full[:8]))}"
         what += " …" if len(full) > 8 else ""
+        how = ", 0 is the first." if n_hidden > 1 else ", or save colours as one page of RGB."
         raise InputError(
-            f"Several pictures, or channels apart: path={path}, {what}. Choose one with ",
-            Option("page"),
-            ", 0 is the first." if n_hidden > 1 else ", or save colours as one page of RGB.",
+            f"Several pictures, or channels apart: path={path}, {what}. Choose one with {Option('page')}{how}"
         )
     others = name_other_channels(tiff, full[0])
     if others:
         raise InputError(
             f"Channels or slices in several files: path={path}, {others}. Save colours as one page of RGB, or take "
-            "this page alone with ",
-            Option("page", full[0]),
-            ".",
+            f"this page alone with {Option('page', full[0])}."
         )
     return full[0]
 

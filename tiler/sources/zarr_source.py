@@ -60,7 +60,7 @@ class ZarrSource(ArraySource):
                 key = choose_key({each: found.shape for each, found in members.items()}, key, name=name)
                 array, name = members[key], f"{name}, key={printable(key)}"
             elif key is not None:
-                raise InputError(f"An array, not a group: {name}, key={printable(key)}. Leave ", Option("key"), " out.")
+                raise InputError(f"An array, not a group: {name}, key={printable(key)}. Leave {Option('key')} out.")
             metadata = array.metadata.to_dict()
             named = name_axes(find_dimensions(group.attrs.asdict(), key))
         except InputError:
