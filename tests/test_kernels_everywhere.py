@@ -151,7 +151,7 @@ def test_no_more_memory_is_taken_than_predicted(case):
     peak, predicted = json.loads(run.stdout)
     print(f"\n{case}: {peak / 1e6:.0f} MB, predicted {predicted / 1e6:.0f} MB")
     assert peak <= predicted
-    assert peak >= 0.6 * predicted
+    assert peak >= 0.6 * (predicted - 40e6)
 
 
 def test_a_file_is_the_same_in_every_way_of_making_it(tmp_path, latents):

@@ -17,16 +17,18 @@ from taesd_core.kernels.turns import Turn, plan_turns
 from taesd_core.layers import Layers
 from taesd_core.receptive_field import halo_of, scale_of, stages
 
-RUNTIME_BYTES = 170_000_000
-"""What Python takes with NumPy, the compiler and the engine loaded, measured."""
-TURN_PX = 16_384
-"""Of a map that each thread makes at a time: enough to make little of what it costs to begin, and few enough to stay
-in a cache."""
+RUNTIME_BYTES = 140_000_000
+"""What Python takes with NumPy, the engine and the compiler loaded, where it must compile first; measured."""
+TURN_PX = 24_576
+"""Of a map that each thread makes at a time: enough to make little of what it costs to begin, when kernels come into
+the second-level cache, and few enough to stay in the third-level one."""
+TURN_ROWS = 64
+"""At most of a map of the highest resolution, at a time: small tiles then take little memory."""
 ALIGNMENT = 16
 """Numbers in a line of the cache."""
 SLACK = 64 * 256
 """Numbers that may be read behind the last pixel of a map; what is made of them is thrown away."""
-_ROUNDING = 32
+_ROUNDING = 16
 """The part by which turns of other lengths may take more."""
 _ROWS = 64
 """Latent px after which a run surely holds as much as it ever does, where its turns are short."""
@@ -65,7 +67,8 @@ def lay_out(
         n_threads: that share the work.
         keeps_last: whether all rows of the last map are kept to the end.
     """
-    turns, slots = plan_turns(shapes, rows, columns, TURN_PX * n_threads)
+    n_px = min(TURN_PX * n_threads, TURN_ROWS * max(each.length for each in columns))
+    turns, slots = plan_turns(shapes, rows, columns, n_px)
     if keeps_last:
         slots[-1] = rows[-1].length
     channels = [shapes[0].n_in, *(shape.n_out for shape in shapes)]
