@@ -59,7 +59,7 @@ def test_peers_are_compared_with_the_same_pixels(run_benchmark):
         pytest.importorskip(package)
     (table,) = run_benchmark("peers.py", "--size", 128, "--rounds", 2)
     rows = {row[""]: row for row in table}
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert rows["taesd-tiler"]["taesd-tiler against it"] == "1.00 ×"
     for name, row in rows.items():
         assert number(row["Mpx/s"]) > 0
@@ -67,6 +67,35 @@ def test_peers_are_compared_with_the_same_pixels(run_benchmark):
         # Below a tile of diffusers' size its tiling is exact too.
         assert number(row["max error"]) <= 1, name
         assert number(row["bytes that differ"]) < 1e-3, name
+
+
+@pytest.mark.slow
+def test_encoders_are_compared_with_each_other_and_with_another_checkout(run_benchmark):
+    names = ["taesd-tiler", "the version before", "Keras, whole image"]
+    ways = [word for name in names for word in ("--way", name)]
+    (table,) = run_benchmark(
+        "peers.py", "--part", "encoder", "--size", 128, "--rounds", 1, "--before", FOLDER.parents[1], *ways
+    )
+    assert {row[""] for row in table} == set(names)
+    for row in table:
+        assert number(row["max error"]) < 1e-4
+
+
+@pytest.mark.slow
+def test_vectors_of_avx2_give_the_same_bytes(run_benchmark):
+    arguments = ["--size", 64, "--rounds", 1, "--way", "taesd-tiler"]
+    ((all_of_it,),), ((avx2,),) = run_benchmark("peers.py", *arguments), run_benchmark("peers.py", *arguments, "--avx2")
+    for column in ("max error", "bytes that differ"):
+        assert all_of_it[column] == avx2[column]
+
+
+@pytest.mark.slow
+def test_more_threads_make_the_same_bytes(run_benchmark):
+    (table,) = run_benchmark("scaling.py", "--megapixels", 0.1, "--threads", "1,2", "--tile-size", 128, "--rounds", 1)
+    assert [(row[""], row["threads"]) for row in table] == [
+        (way, n) for way in ("one tile", "own tiles") for n in ("1", "2")
+    ]
+    assert all(row["same bytes"] == "yes" for row in table)
 
 
 @pytest.mark.slow
@@ -180,20 +209,27 @@ def test_precisions_lie_as_far_from_float32_as_their_mantissas_are_short(run_ben
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_the_gpu_script_runs_without_a_gpu(run_benchmark, monkeypatch, backend):
+def test_the_gpu_script_runs_without_a_gpu(run_benchmark, monkeypatch, tmp_path, backend):
     pytest.importorskip(backend)
     for package in ("torch", "diffusers"):
         pytest.importorskip(package)
     monkeypatch.setenv("KERAS_BACKEND", backend)
-    arguments = ["--precision", "float32", "--rounds", 1, "--tile-size", 64, "--tile-size", 128]
-    ways = ["--way", "diffusers, eager", "--way", "diffusers, enable_tiling()"]
-    (table,) = run_benchmark("gpu.py", *arguments, *ways, "--peak-tflops", "float32", 1)
-    names = ["taesd-tiler", "diffusers, eager", "diffusers, enable_tiling()"]
-    assert [(row[""], row["px"]) for row in table] == [
-        (f"{name}, float32", px) for name in names for px in ("64", "128")
-    ]
-    for row in table:
-        assert number(row["of the peak"]) == pytest.approx(number(row["TFLOP/s"]) * 100, abs=0.1)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    arguments = ["--precision", "float32", "--rounds", 1, "--tile-size", 64, "--peak-tflops", "float32", 1]
+    files = ["--file-size", 1024, "--file-tile-size", 512, "--compression", "zstd", "--folder", notes]
+    ways = ["--way", "diffusers, eager", "--results", notes / "results"]
+    tables = run_benchmark("gpu.py", *arguments, *files, *ways)
+    ceiling, exactness, (tile,), (other,), (file,) = tables
+    assert ceiling == [{"precision": "float32", "tflops": "1.0"}]
+    for row in exactness:
+        assert 0 < number(row["largest"]) < (5e-6 if "float64" in row["what"] else 2), row
+    assert (tile["way"], other["way"]) == ("taesd-tiler", "diffusers, eager")
+    assert number(file["megabytes"]) > 0.5
+    assert number(file["model_share"]) <= 1
+    # As many lines as measurements, kept as soon as they were known; the image is gone.
+    assert len((notes / "results").read_text().splitlines()) == sum(map(len, tables))
+    assert [path.name for path in notes.iterdir()] == ["results"]
 
 
 @pytest.mark.slow

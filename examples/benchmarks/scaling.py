@@ -1,21 +1,25 @@
-"""How do time and memory grow with the size of the image?
+"""How do time and memory grow with the size of the image, and how does time shrink with threads?
 
 Each size in a fresh process, from start to complete file. The source is a small latent, upscaled window by window, so
 that nothing large exists but the output. With the stand-in decoder, which only repeats pixels, sizes can be far beyond
 what is worth decoding for a measurement: plan, schedule, pyramid and file are the real ones.
+
+With several numbers of threads (``--threads 1,2,4``) it is about them instead: the first size is decoded to an array on
+so many cores, taking turns, as one tile and in the plan's own.
 """
 
 import math
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 
-from decoders import NullSink, RepeatDecoder, load_part
-from measure import available_cores, run_apart
+from decoders import NullSink, RepeatDecoder, load_part, set_up_tiler
+from measure import Worker, available_cores, median_ratio, median_seconds, run_apart, take_turns
 from report import describe_machine, draw_lines, megabytes, print_table
 
 LATENT_SIDE = 16
@@ -56,7 +60,10 @@ class Job:
 @click.option("--tile-size", "tile_px", type=int, help="Side of a tile, px.  [default: its own]")
 @click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where outputs lie for a while.")
 @click.option("--weights", default="photo", show_default=True, help="Name or file of the decoder's weights.")
-@click.option("--threads", type=int, help="Pin every process to so many cores.  [default: all]")
+@click.option(
+    "--threads", "said", help="Pin every process to so many cores, such as 2; or compare: 1,2,4.  [default: all]"
+)
+@click.option("--rounds", default=3, show_default=True, help="Timed runs of each number of threads.")
 @click.option("--chart", type=click.Path(path_type=Path), default="scaling.png", show_default=True)
 def main(
     sizes: tuple[float, ...],
@@ -65,11 +72,16 @@ def main(
     tile_px: int | None,
     folder: Path,
     weights: str,
-    threads: int | None,
+    said: str | None,
+    rounds: int,
     chart: Path,
 ) -> None:
-    """Measure time and peak memory over the size of the image."""
-    cores = available_cores()[:threads]
+    """Measure time and peak memory over the size of the image, or speed over the number of threads."""
+    threads = read_threads(said)
+    if len(threads) > 1:
+        measure_threads(threads, sizes[0], weights, tile_px, rounds, chart)
+        return
+    cores = available_cores()[: threads[0]]
     click.echo(describe_machine(len(cores)))
     jobs = []
     for size in sizes:
@@ -103,6 +115,60 @@ def main(
         "peak memory, MB": {"memory": (x, [job.peak_bytes / 1e6 for job in jobs])},
     }
     draw_lines(chart, "Time and memory over the size of the image", "Mpx", panels)
+    click.echo(f"Chart: {chart}")
+
+
+def read_threads(said: str | None) -> list[int]:
+    """Return the numbers of threads that were asked for, each at most what there are."""
+    most = len(available_cores())
+    try:
+        threads = [int(each) for each in said.split(",")] if said else [most]
+    except ValueError:
+        raise click.BadParameter(f"Not numbers of threads: {said}. Use one, or several: 1,2,4.") from None
+    if not all(1 <= each <= most for each in threads):
+        raise click.BadParameter(f"Not so many cores: threads={said}. There are {most}.")
+    return threads
+
+
+def measure_threads(
+    threads: list[int], megapixels: float, weights: str, tile_px: int | None, rounds: int, chart: Path
+) -> None:
+    """Decode the same latent on each number of cores; print how much faster more of them are, and draw it."""
+    click.echo(describe_machine(max(threads)))
+    network = load_part(weights).network
+    side = max(1, round(math.sqrt(megapixels * 1e6) / network.scale_out))
+    ways = {"one tile": side * network.scale_out, "own tiles": tile_px}
+    workers: dict[tuple[str, int], Worker] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "latents.npy"
+        latents = np.random.default_rng(0).normal(0, 1, (1, network.channels_in, side, side))
+        np.save(path, latents.astype(np.float32))
+        try:
+            for way, each_px in ways.items():
+                for n in threads:
+                    set_up = partial(set_up_tiler, tile_px=each_px)
+                    workers[way, n] = worker = Worker(set_up, path, weights, cores=available_cores()[:n])
+                    worker.run()  # warm
+            runs = take_turns({key: worker.run for key, worker in workers.items()}, rounds)
+            pixels = {key: worker.result() for key, worker in workers.items()}
+        finally:
+            for worker in workers.values():
+                worker.stop()
+    size = (side * network.scale_out) ** 2 / 1e6
+    rows, lines = [], {}
+    for way in ways:
+        alone, *_ = (runs[way, n] for n in threads)
+        for n in threads:
+            faster = median_ratio(alone, runs[way, n])
+            same = np.array_equal(pixels[way, n], pixels[way, threads[0]])
+            rate = size / median_seconds(runs[way, n])
+            rows.append(
+                [way, n, f"{rate:.3f}", f"{faster:.2f} ×", f"{faster * threads[0] / n:.0%}", "yes" if same else "NO"]
+            )
+        lines[way] = threads, [size / median_seconds(runs[way, n]) for n in threads]
+    click.echo(f"{size:,.1f} Mpx to an array, {rounds} rounds, warm")
+    print_table(["", "threads", "Mpx/s", "faster", "of each", "same bytes"], rows)
+    draw_lines(chart, "Speed over threads", "threads", {"Mpx/s (more is better)": lines})
     click.echo(f"Chart: {chart}")
 
 
