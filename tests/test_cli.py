@@ -155,6 +155,15 @@ for words in (["--help"], ["decode", "--help"], ["demo", "--help"], ["plan", "go
 # ------------------------------------------------------------------------------------------------- what works
 
 
+def test_a_precision_that_gains_nothing_is_noted_once_unless_quiet(folder, monkeypatch):
+    from taesd_core import engines
+
+    monkeypatch.setattr(engines, "tell_precision", lambda precision: f"{precision} is no faster.")
+    arguments = ["decode", "good.npy", "image.tif", "--weights", "photo", "--precision", "float16", "--dry-run"]
+    assert said(run(*arguments)) == "Note: float16 is no faster.\n"
+    assert said(run(*arguments, "--quiet")) == ""
+
+
 def test_decode_writes_the_image_and_says_so(folder):
     result = run("decode", "good.npy", "image.tif", "--weights", "photo", "--tile-size", 32, "--file-tile", 16)
     assert (result.exit_code, said(result)) == (0, "")

@@ -34,6 +34,24 @@ def test_keras_runs_where_there_is_a_gpu_or_less_precision(monkeypatch, gpu, pre
     assert settle_engine("keras", precision) == "keras"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "precision", "features", "told"),
+    [
+        (False, "float32", {"avx2"}, False),
+        (False, "bfloat16", {"avx512bf16", "avx512f"}, True),
+        (False, "bfloat16", {"amx-bf16", "amx-tile"}, False),
+        (False, "float16", {"amx-bf16", "amx-tile"}, True),
+        (True, "bfloat16", {"avx2"}, False),
+    ],
+)
+def test_less_precision_that_gains_nothing_is_told(monkeypatch, gpu, precision, features, told):
+    monkeypatch.setattr(engines, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(engines, "find_features", lambda: frozenset(features))
+    monkeypatch.setattr(engines.platform, "machine", lambda: "x86_64")
+    line = engines.tell_precision(precision)
+    assert line.startswith(f"{precision} is no faster than float32") if told else line == ""
+
+
 @pytest.mark.parametrize(("engine", "precision"), [("kernels", "float16"), ("torch", "float32"), (None, "float8")])
 def test_what_there_is_not_is_refused(engine, precision):
     with pytest.raises(OptionError, match=f"{engine}|{precision}"):

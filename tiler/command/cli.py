@@ -90,14 +90,15 @@ def decode(
     LATENTS is a .npy, .npz, .safetensors, .latent, .pt or .tif file, a Zarr folder, or a PNG of 8-bit latents. OUTPUT
     ends in .tif or .tiff (a pyramidal BigTIFF), .zarr (an OME-Zarr), .png, .jpg, .webp or .npy.
     """
+    from taesd_core.engines import tell_precision
     from tiler import api, planning
     from tiler.command.progress import show_progress
     from tiler.models import find_checkpoint, find_named
     from tiler.profile import Profile
     from tiler.report import describe_report
 
-    if output.caveat and not quiet:
-        click.echo(f"Note: {output.caveat}", err=True)
+    # What the workers of a cluster have is not known here.
+    _note(output.caveat, "" if scheduler else tell_precision(precision), quiet=quiet)
     if dry_run:
         found = find_checkpoint(weights, "decoder", latents)
         _check_output(Path(output.path), conduct, latents=latents.data, weights=found)
@@ -207,12 +208,14 @@ def encode(
     IMAGE is a PNG, JPEG, TIFF, WebP, AVIF, BMP, PPM or JPEG 2000 file, or a .npy file of (height, width, 3). Sides
     that are no multiples of 8 px are continued by the last row and column.
     """
+    from taesd_core.engines import tell_precision
     from tiler import api, planning
     from tiler.command.progress import show_progress
     from tiler.models import find_checkpoint
     from tiler.profile import Profile
     from tiler.report import describe_report
 
+    _note(tell_precision(precision), quiet=quiet)
     if dry_run:
         found = find_checkpoint(weights, "encoder")
         _check_output(latents, conduct, image=image, weights=found)
@@ -335,6 +338,12 @@ def demo(output: Path, overwrite: bool, quiet: bool) -> None:
 
 
 main.add_command(weights)
+
+
+def _note(*notes: str | None, quiet: bool) -> None:
+    for note in notes:
+        if note and not quiet:
+            click.echo(f"Note: {note}", err=True)
 
 
 def _connect(scheduler: str | None) -> AbstractContextManager[Any]:
