@@ -9,11 +9,12 @@ import tifffile
 from conftest import RepeatModel
 
 from taesd_core.network import Network
-from tiler.formats.latent_file import LatentFile
-from tiler.formats.npy_file import Npy
-from tiler.formats.picture_file import Jpeg, Png, WebP
-from tiler.formats.tiff_file import Tiff
-from tiler.formats.zarr_file import Zarr
+from tiler.formats.jpeg_webp import Jpeg, WebP
+from tiler.formats.npy import Npy
+from tiler.formats.png import Png
+from tiler.formats.register import describe_latents
+from tiler.formats.tiff import Tiff
+from tiler.formats.zarr import Zarr
 from tiler.jobs.job import Job, run_job
 from tiler.plan import Plan
 from tiler.sources.array_source import ArraySource
@@ -55,7 +56,8 @@ def make_job(folder, kind, model=None, *, height=30, width=22, overwrite=False, 
         values = np.random.default_rng(seed).normal(size=(height * 8, width * 8, 3)).astype(np.float32)
         source = ArraySource(values, 3)
         plan = Plan(Network.encoder(4), height, width, TILE_PX // 8, workers)
-        output = LatentFile(Path(folder) / f"image.{kind.replace('latents', 'png')}").plan(plan, overwrite=overwrite)
+        file = describe_latents(Path(folder) / f"image.{kind.replace('latents', 'png')}")
+        output = file.plan(plan, overwrite=overwrite)
         encoder = ShrinkModel(model)
         return replace(Job(output, plan, source, {"image": fingerprint_source(source)}, lambda: encoder), **changes)
     latents = np.random.default_rng(seed).normal(size=(height, width, 4)).astype(np.float32)

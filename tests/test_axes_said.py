@@ -44,7 +44,7 @@ def stand_in(monkeypatch):
 
 
 def describe(path, **options):
-    return tiler.formats.outputs.describe_output(path, options)
+    return tiler.formats.register.describe_output(path, options)
 
 
 @pytest.fixture(params=["file", "array"])

@@ -25,8 +25,7 @@ from tiler.command import cli
 from tiler.command.cli import main
 from tiler.dtypes import DType
 from tiler.errors import NonFiniteError, TileError
-from tiler.formats.tiff_sink import Layout
-from tiler.formats.tile_codec import Compression
+from tiler.formats.tiff_options import Compression, Layout
 from tiler.memory import format_bytes
 from tiler.sources.opening import open_image, open_latents
 from tiler.window import Window

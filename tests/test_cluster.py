@@ -21,8 +21,8 @@ from test_damage import find_bytes, flip, list_pieces
 import tiler
 from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
-from tiler.formats.tiff_sink import TiffSink
-from tiler.formats.zarr_sink import ZarrSink
+from tiler.formats.tiff import TiffSink
+from tiler.formats.zarr import ZarrSink
 from tiler.jobs import journal as journal_module
 from tiler.jobs import room
 from tiler.jobs.cluster import Cluster, describe_tasks
@@ -299,17 +299,17 @@ def test_a_worker_that_sees_another_input_does_nothing(tmp_path, client):
 @pytest.mark.parametrize("kind", ["deflate", "zarr"])
 def test_a_worker_that_opens_the_part_of_a_job_begun_meanwhile_does_nothing(tmp_path, monkeypatch, kind):
     job = make_far_job(tmp_path, kind)
-    journal = Journal(job.output.path, job.plan, job.fields, resume=False, overwrite=False)
-    journal.start(lambda reopen: job.output.open_sink(reopen=reopen, description="{}"))
+    journal = Journal(job.output, job.plan, job.fields, resume=False)
+    journal.start("{}")
     far = pickle.loads(describe_tasks(job, journal, "run")._content)
 
-    def open_sink(reopen, description):
+    def open_sink(**options):
         find_journal(job.output.path).write_bytes(b"")  # how another job begins
-        return job.output.open_sink(reopen=reopen, description=description)
+        return job.output.make_sink(**options)
 
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://far"))
     with pytest.raises(TileError, match=r"cannot do this job: .*another or no output is half done"):
-        open_tasks(replace(far, output=replace(far.output, open_sink=open_sink)))
+        open_tasks(replace(far, output=replace(far.output, make_sink=open_sink)))
     journal.suspend()
 
 

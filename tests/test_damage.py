@@ -10,14 +10,14 @@ from small_job import CountingModel, make_job, read_result, run_whole
 
 from tiler import files
 from tiler.errors import TileError, TilerError
-from tiler.formats.sink import Sink, find_part
-from tiler.formats.skeleton import unpack_skeleton
+from tiler.formats.places import find_part
+from tiler.formats.sink import Sink
 from tiler.formats.strided_sink import StridedSink
-from tiler.formats.tiff_sink import TiffSink
-from tiler.formats.zarr_sink import ZarrSink
+from tiler.formats.tiff import TiffSink
+from tiler.formats.zarr import ZarrSink
 from tiler.jobs.job import run_job
 from tiler.jobs.journal import Journal
-from tiler.jobs.journal_file import find_journal, parse
+from tiler.jobs.journal_file import find_journal, parse, unpack_skeleton
 
 # TIFFs of every compression with their pyramids; array files; pictures, which are encoded at the end; shards.
 TIFFS = ["none", "deflate", "lzw", "zstd", "webp", "jpeg", "jxl"]

@@ -14,7 +14,7 @@ from small_job import CountingModel, ShrinkModel
 import tiler
 from tiler import api
 from tiler.errors import InputError, OptionError
-from tiler.formats.outputs import describe_output
+from tiler.formats.register import describe_output
 from tiler.pyramid import halve
 from tiler.sources.array_source import ArraySource
 from tiler.sources.metadata import read_size

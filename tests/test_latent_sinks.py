@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from tiler.errors import InputError, OptionError, OutputExistsError
-from tiler.formats import latent_sinks
-from tiler.formats.latent_sinks import LatentPngSink, SafetensorsSink
+from tiler.formats import latents
+from tiler.formats.latents import LatentPngSink, SafetensorsSink
 from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
@@ -72,7 +72,7 @@ def test_a_half_done_png_is_gone_on_with(tmp_path):
     sink = LatentPngSink(tmp_path / "a.png", LATENTS.shape)
     write(sink, WINDOWS[:1])
     sink.close()
-    sink = LatentPngSink(tmp_path / "a.png", LATENTS.shape, reopen=True)
+    sink = LatentPngSink(tmp_path / "a.png", LATENTS.shape, begun={})
     write(sink, WINDOWS[1:])
     sink.commit()
     with Image.open(tmp_path / "a.png") as image:
@@ -92,7 +92,7 @@ def test_a_png_that_cannot_be_compressed_leaves_the_part(tmp_path, monkeypatch):
             sink.commit()
     sink.close()
     assert [path.name for path in tmp_path.iterdir()] == ["a.png.part"]
-    LatentPngSink(tmp_path / "a.png", LATENTS.shape, reopen=True).commit()
+    LatentPngSink(tmp_path / "a.png", LATENTS.shape, begun={}).commit()
     with Image.open(tmp_path / "a.png") as image:
         np.testing.assert_allclose(np.asarray(image), to_bytes(LATENTS), atol=0.51)
 
@@ -108,21 +108,21 @@ def test_a_png_does_not_replace_what_appeared_meanwhile(tmp_path):
 
 @pytest.mark.parametrize("kind", ["png", "safetensors"])
 def test_a_part_that_grew_is_cut_and_another_is_refused(tmp_path, kind):
-    def open_sink(reopen):
+    def open_sink(begun):
         if kind == "png":
-            return LatentPngSink(tmp_path / "a", LATENTS.shape, reopen=reopen)
-        return SafetensorsSink(tmp_path / "a", LATENTS.shape, "float32", reopen=reopen)
+            return LatentPngSink(tmp_path / "a", LATENTS.shape, begun=begun)
+        return SafetensorsSink(tmp_path / "a", LATENTS.shape, "float32", begun=begun)
 
-    open_sink(False).close()
+    open_sink(None).close()
     size = (tmp_path / "a.part").stat().st_size
     with (tmp_path / "a.part").open("ab") as file:
         file.write(b"more")
-    open_sink(True).close()
+    open_sink({}).close()
     assert (tmp_path / "a.part").stat().st_size == size
     with (tmp_path / "a.part").open("r+b") as file:
         file.write(b"less")
     with pytest.raises(InputError, match="half-done output has changed"):
-        open_sink(True)
+        open_sink({})
 
 
 MEASURE = """
@@ -131,8 +131,7 @@ import numpy as np
 from pathlib import Path
 from taesd_core.network import Network
 from tiler.plan import Plan
-from tiler.formats.latent_file import LatentFile
-from tiler.formats.latent_sinks import LatentPngSink
+from tiler.formats.latents import LatentPngSink, PngLatents
 from tiler.window import Span, Window
 
 def read(name):
@@ -140,8 +139,8 @@ def read(name):
 
 SIDE = 2048
 LatentPngSink("warm.png", (8, 8, 4)).commit()
-file = LatentFile("a.png").plan(Plan(Network.encoder(4), SIDE, SIDE, 64), overwrite=False)
-sink = file.open_sink(reopen=False, description="")
+file = PngLatents("a.png").plan(Plan(Network.encoder(4), SIDE, SIDE, 64), overwrite=False)
+sink = file.open_sink(begun=None, description="")
 noise = np.random.default_rng(0).normal(size=(64, SIDE, 4)).astype(np.float32)
 for row in range(0, SIDE, 64):
     sink.write(0, Window(Span(row, row + 64), Span(0, SIDE)), noise)
@@ -165,7 +164,7 @@ def test_completing_a_png_takes_the_predicted_memory(tmp_path):
 def test_what_does_not_fit_a_png_is_refused(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="channels=16"):
         LatentPngSink(tmp_path / "a.png", (5, 5, 16))
-    monkeypatch.setattr(latent_sinks, "PNG_LIMIT_PX", 24)
+    monkeypatch.setattr(latents, "PNG_LIMIT_PX", 24)
     with pytest.raises(OptionError, match="Too many latents for a PNG: size=5 × 5, limit=24"):
         LatentPngSink(tmp_path / "a.png", (5, 5, 4))
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import pytest
 
 from tiler import files
 from tiler.errors import InputError, OptionError, OutputExistsError
-from tiler.formats.npy_sink import NpySink
+from tiler.formats.npy import NpySink
 from tiler.window import Span, Window
 
 

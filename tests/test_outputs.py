@@ -13,7 +13,7 @@ from PIL import Image
 import tiler
 from tiler import api
 from tiler.errors import InputError, OptionError
-from tiler.formats.outputs import describe_output
+from tiler.formats.register import describe_output
 from tiler.pyramid import halve
 from tiler.sources.array_source import ArraySource
 

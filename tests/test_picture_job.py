@@ -17,7 +17,7 @@ import tiler
 from tiler import api
 from tiler.command.cli import main
 from tiler.errors import DamagedError, InputError, RefusedError
-from tiler.formats.npy_sink import NpySink
+from tiler.formats.npy import NpySink
 from tiler.sources import spool
 from tiler.window import Window
 
@@ -142,7 +142,7 @@ from pathlib import Path
 from tiler.errors import InputError
 from tiler.sources.opening import open_image
 from tiler.window import Window
-from tiler.formats.npy_sink import NpySink
+from tiler.formats.npy import NpySink
 from tiler.window import Window
 for name in ("a.jpg", "a.tif", "a.png"):
     try:

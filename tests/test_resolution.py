@@ -13,7 +13,7 @@ from small_job import CountingModel
 import tiler
 from tiler import api
 from tiler.errors import OptionError
-from tiler.formats.outputs import describe_output
+from tiler.formats.register import describe_output
 
 HEIGHT, WIDTH, TILE_PX = 20, 27, 64
 

@@ -279,10 +279,10 @@ def test_a_window_of_one_long_strip_takes_little_memory(tmp_path):
 
 
 def test_a_tiff_that_this_package_wrote_is_read(tmp_path):
-    from tiler.formats.tiff_sink import TiffSink
+    from small_sinks import open_tiff
 
     for compression in ("deflate", "jpeg"):
-        sink = TiffSink(tmp_path / f"{compression}.tif", (64, 64, 3), file_tile_px=32, compression=compression)
+        sink = open_tiff(tmp_path / f"{compression}.tif", (64, 64, 3), file_tile_px=32, compression=compression)
         sink.write(0, Window.whole(64, 64), SMOOTH[:64, :64].astype(np.uint8))
         for level, (height, width) in list(enumerate(sink.levels))[1:]:
             sink.write(level, Window.whole(height, width), np.zeros((height, width, 3), np.uint8))

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from small_sinks import open_tiff
 
 from tiler.errors import InputError, OptionError
 from tiler.formats.srgb_profile import srgb_profile
-from tiler.formats.tiff_sink import TiffSink
 from tiler.pyramid import level_shapes
 from tiler.window import Span, Window
 
@@ -61,7 +61,7 @@ def random_image(height, width, seed=0):
 )
 @pytest.mark.parametrize("pyramid", [True, False])
 def test_every_tile_is_absent_until_it_is_written(tmp_path, compression, shape, pyramid):
-    sink = TiffSink(tmp_path / "a.tif", shape, compression=compression, file_tile_px=16, pyramid=pyramid)
+    sink = open_tiff(tmp_path / "a.tif", shape, compression=compression, file_tile_px=16, pyramid=pyramid)
     sink.close()
     with tifffile.TiffFile(sink.part_path) as tiff:
         assert tiff.is_bigtiff
@@ -73,13 +73,13 @@ def test_every_tile_is_absent_until_it_is_written(tmp_path, compression, shape, 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_no_hole_is_left_where_tifffile_puts_a_single_tile(tmp_path, compression):
-    sink = TiffSink(tmp_path / "a.tif", (256, 256, 3), compression=compression, file_tile_px=256)
+    sink = open_tiff(tmp_path / "a.tif", (256, 256, 3), compression=compression, file_tile_px=256)
     sink.close()
     assert os.path.getsize(sink.part_path) < 1500
 
 
 def test_levels_go_down_to_one_file_tile_and_only_the_reduced_ones_say_so(tmp_path):
-    sink = TiffSink(tmp_path / "a.tif", (100, 70, 3), file_tile_px=16)
+    sink = open_tiff(tmp_path / "a.tif", (100, 70, 3), file_tile_px=16)
     sink.close()
     assert sink.levels == level_shapes(100, 70, 16) == [(100, 70), (50, 35), (25, 18), (13, 9)]
     with tifffile.TiffFile(sink.part_path) as tiff:
@@ -88,7 +88,7 @@ def test_levels_go_down_to_one_file_tile_and_only_the_reduced_ones_say_so(tmp_pa
 
 
 def test_without_a_pyramid_there_is_one_level(tmp_path):
-    sink = TiffSink(tmp_path / "a.tif", (100, 70, 3), file_tile_px=16, pyramid=False)
+    sink = open_tiff(tmp_path / "a.tif", (100, 70, 3), file_tile_px=16, pyramid=False)
     sink.close()
     assert sink.levels == [(100, 70)]
     with tifffile.TiffFile(sink.part_path) as tiff:
@@ -98,7 +98,7 @@ def test_without_a_pyramid_there_is_one_level(tmp_path):
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_the_tags_say_what_the_tiles_are(tmp_path, compression):
     description = "a tile of 3 µm; seed 7"
-    sink = TiffSink(tmp_path / "a.tif", (40, 40, 3), compression=compression, file_tile_px=32, description=description)
+    sink = open_tiff(tmp_path / "a.tif", (40, 40, 3), compression=compression, file_tile_px=32, description=description)
     sink.close()
     with tifffile.TiffFile(sink.part_path) as tiff:
         for page in tiff.pages:
@@ -121,14 +121,14 @@ def test_a_skeleton_of_100_gigapixels_is_quick_and_small(tmp_path):
     program = """
 import re, sys, time
 import tifffile
-from tiler.formats.tiff_sink import TiffSink
+from tiler.formats.tiff import Tiff, TiffSink
 
 def peak_bytes():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 
 before = peak_bytes()
 start = time.process_time()
-sink = TiffSink(sys.argv[1], (316_000, 316_000, 3))
+sink = TiffSink(Tiff(sys.argv[1], file_tile_px=512), (316_000, 316_000, 3))
 print(peak_bytes() - before, time.process_time() - start)
 sink.close()
 """
@@ -149,7 +149,7 @@ sink.close()
 def test_any_order_stores_the_same_bytes_tile_by_tile(tmp_path, compression):
     stored = []
     for order in range(3):
-        sink = TiffSink(tmp_path / f"{order}.tif", (100, 70, 3), compression=compression, file_tile_px=16)
+        sink = open_tiff(tmp_path / f"{order}.tif", (100, 70, 3), compression=compression, file_tile_px=16)
         parts = [(level, w) for level, shape in enumerate(sink.levels) for w in file_tile_windows(*shape, 16)]
         random.Random(order).shuffle(parts)
         for level, window in parts:
@@ -166,7 +166,7 @@ def test_large_windows_store_the_same_bytes_as_small_ones(tmp_path, compression)
     image = random_image(100, 70)
     stored = []
     for size in (16, 32, 48, 112):
-        sink = TiffSink(tmp_path / f"{size}.tif", image.shape, compression=compression, file_tile_px=16, pyramid=False)
+        sink = open_tiff(tmp_path / f"{size}.tif", image.shape, compression=compression, file_tile_px=16, pyramid=False)
         for window in file_tile_windows(100, 70, size):
             sink.write(0, window, image[window.slices])
         sink.commit()
@@ -176,7 +176,7 @@ def test_large_windows_store_the_same_bytes_as_small_ones(tmp_path, compression)
 
 def test_offsets_are_even_and_tiles_do_not_overlap(tmp_path):
     # Noise compresses to odd and even lengths; 23 letters make the skeleton itself of odd length.
-    sink = TiffSink(tmp_path / "a.tif", (160, 160, 3), file_tile_px=16, description="x" * 23)
+    sink = open_tiff(tmp_path / "a.tif", (160, 160, 3), file_tile_px=16, description="x" * 23)
     windows = file_tile_windows(160, 160, 16)
     image = random_image(160, 160)
     for window in windows:
@@ -193,7 +193,7 @@ def test_offsets_are_even_and_tiles_do_not_overlap(tmp_path):
 
 def test_tiles_at_the_edge_are_filled_by_repetition(tmp_path):
     image = random_image(17, 5)
-    sink = TiffSink(tmp_path / "a.tif", image.shape, compression="none", file_tile_px=16, pyramid=False)
+    sink = open_tiff(tmp_path / "a.tif", image.shape, compression="none", file_tile_px=16, pyramid=False)
     sink.write(0, Window.whole(17, 5), image)
     sink.commit()
     upper, lower = (np.frombuffer(tile, np.uint8).reshape(16, 16, 3) for tile in stored_tiles(sink.path)[0])
@@ -207,7 +207,7 @@ def test_a_jpeg_tile_is_a_complete_file_of_the_asked_quality(tmp_path):
     image = random_image(32, 32)
     sizes = {}
     for quality in (50, 95):
-        sink = TiffSink(tmp_path / f"{quality}.tif", image.shape, compression="jpeg", quality=quality, file_tile_px=32)
+        sink = open_tiff(tmp_path / f"{quality}.tif", image.shape, compression="jpeg", quality=quality, file_tile_px=32)
         sink.write(0, Window.whole(32, 32), image)
         sink.commit()
         [[tile]] = stored_tiles(sink.path)
@@ -221,7 +221,7 @@ def test_a_jpeg_tile_is_a_complete_file_of_the_asked_quality(tmp_path):
 
 
 def test_the_byte_count_is_patched_after_the_tile_and_its_offset(tmp_path, monkeypatch):
-    sink = TiffSink(tmp_path / "a.tif", (16, 16, 3), file_tile_px=16)
+    sink = open_tiff(tmp_path / "a.tif", (16, 16, 3), file_tile_px=16)
     pwrite = os.pwrite
     seen = []
 
@@ -229,7 +229,7 @@ def test_the_byte_count_is_patched_after_the_tile_and_its_offset(tmp_path, monke
         n_bytes = pwrite(descriptor, content, position)
         with tifffile.TiffFile(sink.part_path) as tiff:
             offset, count = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
-        stored = sink.part_path.read_bytes()[-len(sink._codec.encode(image)) :] == sink._codec.encode(image)
+        stored = sink.part_path.read_bytes()[-len(sink._encode(image)) :] == sink._encode(image)
         seen.append((stored, offset > 0, count > 0))
         return n_bytes
 
@@ -241,7 +241,7 @@ def test_the_byte_count_is_patched_after_the_tile_and_its_offset(tmp_path, monke
 
 
 def test_a_tile_written_again_replaces_the_first(tmp_path):
-    sink = TiffSink(tmp_path / "a.tif", (48, 16, 3), file_tile_px=16, pyramid=False)
+    sink = open_tiff(tmp_path / "a.tif", (48, 16, 3), file_tile_px=16, pyramid=False)
     image = random_image(48, 16)
     sink.write(0, Window.whole(48, 16), np.zeros_like(image))
     sink.write(0, Window.whole(48, 16), image)
@@ -253,7 +253,7 @@ def test_a_kernel_that_takes_little_at_a_time_loses_nothing(tmp_path, monkeypatc
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, rest, position: pwrite(file, rest[:5], position))
     image = random_image(40, 40)
-    sink = TiffSink(tmp_path / "a.tif", image.shape, file_tile_px=16, pyramid=False)
+    sink = open_tiff(tmp_path / "a.tif", image.shape, file_tile_px=16, pyramid=False)
     sink.write(0, Window.whole(40, 40), image)
     sink.commit()
     np.testing.assert_array_equal(tifffile.imread(sink.path), image)
@@ -261,7 +261,7 @@ def test_a_kernel_that_takes_little_at_a_time_loses_nothing(tmp_path, monkeypatc
 
 def test_threads_that_meet_at_the_end_of_the_file_do_not_share_a_place(tmp_path, monkeypatch):
     image = random_image(64, 64)
-    sink = TiffSink(tmp_path / "a.tif", image.shape, file_tile_px=16, pyramid=False)
+    sink = open_tiff(tmp_path / "a.tif", image.shape, file_tile_px=16, pyramid=False)
     windows = file_tile_windows(64, 64, 16)
     together = threading.Barrier(len(windows), timeout=10)
 
@@ -269,8 +269,8 @@ def test_threads_that_meet_at_the_end_of_the_file_do_not_share_a_place(tmp_path,
         together.wait()  # so that all of them take their space at the same time
         return zlib_tile(tile)
 
-    zlib_tile = sink._codec.encode
-    monkeypatch.setattr(sink._codec, "encode", encode)
+    zlib_tile = sink._encode
+    monkeypatch.setattr(sink, "_encode", encode)
     threads = [threading.Thread(target=sink.write, args=(0, w, image[w.slices])) for w in windows]
     for thread in threads:
         thread.start()
@@ -282,7 +282,7 @@ def test_threads_that_meet_at_the_end_of_the_file_do_not_share_a_place(tmp_path,
 
 def test_compressing_needs_the_memory_of_a_few_file_tiles_however_large_the_window(tmp_path):
     image = np.zeros((2048, 2048, 3), np.uint8)
-    sink = TiffSink(tmp_path / "a.tif", image.shape, file_tile_px=256)
+    sink = open_tiff(tmp_path / "a.tif", image.shape, file_tile_px=256)
     file_tile_bytes = 256 * 256 * 3
     tracemalloc.start()
     try:
@@ -297,7 +297,7 @@ def test_compressing_needs_the_memory_of_a_few_file_tiles_however_large_the_wind
 def test_a_deflated_tile_holds_differences_to_the_left(tmp_path):
     image = np.full((16, 16, 3), (10, 20, 255), np.uint8)
     image[:, 8:] = (5, 21, 0)
-    sink = TiffSink(tmp_path / "a.tif", image.shape, file_tile_px=16)
+    sink = open_tiff(tmp_path / "a.tif", image.shape, file_tile_px=16)
     sink.write(0, Window.whole(16, 16), image)
     sink.commit()
     [[tile]] = stored_tiles(sink.path)
@@ -330,7 +330,7 @@ def test_a_deflated_tile_holds_differences_to_the_left(tmp_path):
 )
 def test_an_option_out_of_range_is_refused_and_leaves_nothing(tmp_path, options):
     with pytest.raises(OptionError):
-        TiffSink(tmp_path / "a.tif", **{"shape": (16, 16, 3), **options})
+        open_tiff(tmp_path / "a.tif", **{"shape": (16, 16, 3), **options})
     assert not list(tmp_path.iterdir())
 
 
@@ -348,7 +348,7 @@ def test_an_option_out_of_range_is_refused_and_leaves_nothing(tmp_path, options)
     ],
 )
 def test_a_window_that_does_not_belong_is_refused_and_writes_nothing(tmp_path, level, rows, columns, error, words):
-    sink = TiffSink(tmp_path / "a.tif", (42, 40, 3), file_tile_px=16)
+    sink = open_tiff(tmp_path / "a.tif", (42, 40, 3), file_tile_px=16)
     before = sink.part_path.read_bytes()
     window = Window(Span(*rows), Span(*columns))
     with pytest.raises(error, match=words):
@@ -359,7 +359,7 @@ def test_a_window_that_does_not_belong_is_refused_and_writes_nothing(tmp_path, l
 
 @pytest.mark.parametrize(("shape", "dtype"), [((16, 15, 3), "uint8"), ((16, 16, 4), "uint8"), ((16, 16, 3), "float32")])
 def test_pixels_that_do_not_fit_their_window_are_refused(tmp_path, shape, dtype):
-    sink = TiffSink(tmp_path / "a.tif", (32, 32, 3), file_tile_px=16)
+    sink = open_tiff(tmp_path / "a.tif", (32, 32, 3), file_tile_px=16)
     with pytest.raises(InputError, match="do not fit"):
         sink.write(0, Window.whole(16, 16), np.ones(shape, dtype))
     sink.close()
@@ -371,7 +371,7 @@ def test_a_skeleton_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tifffile.TiffWriter, "write", full)
     with pytest.raises(OSError, match="No space"):
-        TiffSink(tmp_path / "a.tif", (16, 16, 3))
+        open_tiff(tmp_path / "a.tif", (16, 16, 3))
     assert not list(tmp_path.iterdir())
 
 

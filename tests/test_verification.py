@@ -13,6 +13,7 @@ import pytest
 from conftest import RepeatModel
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from small_sinks import open_tiff
 
 import tiler
 from taesd_core.network import Network
@@ -20,9 +21,7 @@ from taesd_core.variants import find_weights
 from tiler import api
 from tiler.checks.level_check import check_level
 from tiler.checks.window_check import check_window
-from tiler.checks.written_image import open_written_image
-from tiler.formats.outputs import describe_output
-from tiler.formats.tiff_sink import TiffSink
+from tiler.formats.register import describe_output, open_written_image
 from tiler.pyramid import halve
 from tiler.sources.array_source import ArraySource
 from tiler.window import Span, Window
@@ -162,7 +161,8 @@ def test_the_levels_of_a_good_jpeg_pass_whatever_is_on_it(tmp_path, quality):
 
 def write_pyramid(path, image, compression, reduce=lambda level, pixels: halve(pixels), quality=90):
     """Write an image and levels that are made by ``reduce(level, pixels of the level below)``."""
-    sink = TiffSink(path, image.shape, compression=compression, quality=quality, file_tile_px=FILE_TILE_PX)
+    how = {"quality": quality} if compression == "jpeg" else {}
+    sink = open_tiff(path, image.shape, compression=compression, file_tile_px=FILE_TILE_PX, **how)
     for level in range(len(sink.levels)):
         image = image if level == 0 else reduce(level, image)
         sink.write(level, Window.whole(*image.shape[:2]), image)

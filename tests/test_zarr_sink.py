@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
+from small_sinks import open_zarr
 
 from tiler import files
+from tiler.codecs import CODECS
 from tiler.errors import InputError, OptionError, OutputExistsError, TileError
-from tiler.formats.sink import check_output
+from tiler.formats.places import check_output
 from tiler.formats.zarr_shard import ShardCodec, crc32c
-from tiler.formats.zarr_sink import ZarrSink
 from tiler.window import Span, Window
 
 SHAPE = (70, 90, 3)
@@ -29,14 +31,15 @@ def fill(sink, value=7):
 
 
 def make(path, value=7, **options):
-    sink = ZarrSink(path, SHAPE, **OPTIONS, **options)
+    sink = open_zarr(path, SHAPE, **OPTIONS, **options)
     fill(sink, value)
     sink.commit()
     return sink
 
 
 def first_pixel(path):
-    return ShardCodec("deflate", 32, 16, 3, "uint8").read((path / "0" / "c" / "0" / "0" / "0").read_bytes())[0, 0, 0]
+    codec = ShardCodec(CODECS["gzip"], 32, 16, np.dtype(np.uint8))
+    return codec.read((path / "0" / "c" / "0" / "0" / "0").read_bytes())[0, 0, 0]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -80,7 +83,7 @@ def test_the_checksum_is_castagnolis():
 
 
 def test_what_is_absent_or_damaged_is_not_read_back_as_0(tmp_path):
-    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    sink = open_zarr(tmp_path / "a.zarr", SHAPE, **OPTIONS)
     with pytest.raises(TileError, match="damaged"):
         sink.read(0, Window.whole(32, 32))
     fill(sink)
@@ -98,12 +101,12 @@ def test_what_is_absent_or_damaged_is_not_read_back_as_0(tmp_path):
 @pytest.mark.parametrize("options", [{"compression": "jpeg"}, {"file_tile_px": 24}, {"dtype": "int8"}], ids=str)
 def test_options_out_of_range_are_refused(tmp_path, options):
     with pytest.raises(OptionError):
-        ZarrSink(tmp_path / "a.zarr", SHAPE, **(OPTIONS | options))
+        open_zarr(tmp_path / "a.zarr", SHAPE, **(OPTIONS | options))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_window_that_is_not_whole_shards_is_refused(tmp_path):
-    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    sink = open_zarr(tmp_path / "a.zarr", SHAPE, **OPTIONS)
     with pytest.raises(OptionError, match=r"whole shards: .*shard=32 px\. Use a tile size that is"):
         sink.write(0, Window(Span(16, 32), Span(0, 32)), np.zeros((16, 32, 3), np.uint8))
 
@@ -113,7 +116,7 @@ def test_a_window_that_is_not_whole_shards_is_refused(tmp_path):
 
 def test_a_shard_written_while_another_thread_syncs_is_named_on_the_disk_by_the_next_sync(tmp_path, monkeypatch):
     """Whenever that is: before each file is made or gets its name."""
-    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    sink = open_zarr(tmp_path / "a.zarr", SHAPE, **OPTIONS)
     shard = sink.part_path / "0" / "c" / "0" / "0" / "0"
     seen = []
     real = files.sync_folder
@@ -132,7 +135,7 @@ def test_a_shard_written_while_another_thread_syncs_is_named_on_the_disk_by_the_
 
 
 def test_no_sync_returns_before_what_another_thread_began_to_sync_is_on_the_disk(tmp_path, monkeypatch):
-    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    sink = open_zarr(tmp_path / "a.zarr", SHAPE, **OPTIONS)
     sink.write(0, Window.whole(32, 32), np.zeros((32, 32, 3), np.uint8))
     begun, may_end = Event(), Event()
 
@@ -160,7 +163,7 @@ def list_files(folder):
 
 
 def test_a_shard_that_is_written_again_is_whole_at_any_time(tmp_path, monkeypatch):
-    sink = ZarrSink(tmp_path / "a.zarr", SHAPE, **OPTIONS)
+    sink = open_zarr(tmp_path / "a.zarr", SHAPE, **OPTIONS)
     window = Window.whole(32, 32)
     sink.write(0, window, np.full((32, 32, 3), 1, np.uint8))
     before = list_files(sink.part_path)
@@ -186,22 +189,22 @@ def test_a_shard_that_is_written_again_is_whole_at_any_time(tmp_path, monkeypatc
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_task_of_a_job_that_was_started_over_writes_nothing_into_the_new_one(tmp_path, monkeypatch, when):
     path = tmp_path / "a.zarr"
-    ZarrSink(path, SHAPE, **OPTIONS).close()
-    late = ZarrSink(path, SHAPE, reopen=True, **OPTIONS)
+    open_zarr(path, SHAPE, **OPTIONS).close()
+    late = open_zarr(path, SHAPE, begun={}, **OPTIONS)
     begun = []
 
     def start_over():
         if not begun:
             begun.append(None)
             files.remove(late.part_path)
-            begun[0] = ZarrSink(path, SHAPE, **OPTIONS)
+            begun[0] = open_zarr(path, SHAPE, **OPTIONS)
             begun.append(list_files(late.part_path))
 
     if when == "before":
         start_over()
     else:
         write = ShardCodec.write
-        monkeypatch.setattr(ShardCodec, "write", lambda *args: (write(*args), start_over()))
+        monkeypatch.setattr(ShardCodec, "write", lambda *args, **options: (write(*args, **options), start_over()))
     with pytest.raises(FileNotFoundError):
         late.write(0, Window.whole(32, 32), np.zeros((32, 32, 3), np.uint8))
     assert list_files(late.part_path) == begun[1]
@@ -220,13 +223,14 @@ def test_what_a_kill_left_unfinished_is_not_in_the_image(tmp_path):
     whole = make(tmp_path / "whole.zarr").path
     path = tmp_path / "a.zarr"
     code = (
-        "import os, sys, numpy; from tiler import files; from tiler.formats.zarr_sink import ZarrSink; "
+        f"import os, sys, numpy; sys.path.insert(0, {str(Path(__file__).parent)!r}); from tiler import files; "
+        "from small_sinks import open_zarr; "
         "from tiler.window import Window; "
-        f"sink = ZarrSink({str(path)!r}, {SHAPE}, **{OPTIONS}); files.sync = lambda file: os.kill(os.getpid(), 9); "
+        f"sink = open_zarr({str(path)!r}, {SHAPE}, **{OPTIONS}); files.sync = lambda file: os.kill(os.getpid(), 9); "
         "sink.write(0, Window.whole(32, 32), numpy.zeros((32, 32, 3), 'uint8'))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
-    sink = ZarrSink(path, SHAPE, reopen=True, **OPTIONS)
+    sink = open_zarr(path, SHAPE, begun={}, **OPTIONS)
     fill(sink)
     sink.commit()
     assert sorted(walk(path)) == sorted(walk(whole))
@@ -239,16 +243,16 @@ def test_a_folder_that_is_no_zarr_is_never_replaced(tmp_path):
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr" / "precious").write_text("x")
     with pytest.raises(InputError, match="is a folder"):
-        check_output(tmp_path / "a.zarr", overwrite=True)
+        check_output(tmp_path / "a.zarr", overwrite=True, marker="zarr.json")
     with pytest.raises(InputError, match="is a folder"):
-        ZarrSink(tmp_path / "a.zarr", SHAPE, overwrite=True, **OPTIONS)
+        open_zarr(tmp_path / "a.zarr", SHAPE, overwrite=True, **OPTIONS)
 
 
 def test_an_old_zarr_stays_until_the_new_one_is_complete(tmp_path):
     path = make(tmp_path / "a.zarr", 1).path
     with pytest.raises(OutputExistsError):
-        ZarrSink(path, SHAPE, **OPTIONS)
-    sink = ZarrSink(path, SHAPE, overwrite=True, **OPTIONS)
+        open_zarr(path, SHAPE, **OPTIONS)
+    sink = open_zarr(path, SHAPE, overwrite=True, **OPTIONS)
     fill(sink, 2)
     assert first_pixel(path) == 1
     sink.commit()
@@ -258,7 +262,7 @@ def test_an_old_zarr_stays_until_the_new_one_is_complete(tmp_path):
 
 def test_a_rename_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
     path = make(tmp_path / "a.zarr", 1).path
-    sink = ZarrSink(path, SHAPE, overwrite=True, **OPTIONS)
+    sink = open_zarr(path, SHAPE, overwrite=True, **OPTIONS)
     fill(sink, 2)
     replace = files.replace
 
@@ -278,14 +282,14 @@ def test_a_rename_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
 @pytest.mark.parametrize("then", ["go on", "start over"])
 def test_a_kill_between_the_two_renames_loses_neither(tmp_path, then):
     path = make(tmp_path / "a.zarr", 1).path
-    sink = ZarrSink(path, SHAPE, overwrite=True, **OPTIONS)
+    sink = open_zarr(path, SHAPE, overwrite=True, **OPTIONS)
     fill(sink, 2)
     sink.close()
     path.rename(tmp_path / "a.zarr.part.old")
     if then == "go on":
-        ZarrSink(path, SHAPE, overwrite=True, reopen=True, **OPTIONS).commit()
+        open_zarr(path, SHAPE, overwrite=True, begun={}, **OPTIONS).commit()
         assert first_pixel(path) == 2
     else:
-        ZarrSink(path, SHAPE, overwrite=True, **OPTIONS).discard()
+        open_zarr(path, SHAPE, overwrite=True, **OPTIONS).discard()
         assert first_pixel(path) == 1
     assert os.listdir(tmp_path) == ["a.zarr"]

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
         TilerError,
         VerificationError,
     )
-    from tiler.formats.npy_file import Npy
-    from tiler.formats.picture_file import Jpeg, Png, WebP
-    from tiler.formats.tiff_file import Tiff
-    from tiler.formats.zarr_file import Zarr
+    from tiler.formats.jpeg_webp import Jpeg, WebP
+    from tiler.formats.npy import Npy
+    from tiler.formats.png import Png
+    from tiler.formats.tiff import Tiff
+    from tiler.formats.zarr import Zarr
     from tiler.latents import Latents
     from tiler.plan import Plan
     from tiler.planning import plan_decode, plan_encode
@@ -77,10 +78,11 @@ _MODULES = {
     "tiler.checks.verification": "Verification",
     "tiler.errors": "InputError InputWarning NonFiniteError OptionError OutputExistsError RefusedError TileError "
     "TilerError VerificationError",
-    "tiler.formats.npy_file": "Npy",
-    "tiler.formats.picture_file": "Jpeg Png WebP",
-    "tiler.formats.tiff_file": "Tiff",
-    "tiler.formats.zarr_file": "Zarr",
+    "tiler.formats.npy": "Npy",
+    "tiler.formats.png": "Png",
+    "tiler.formats.jpeg_webp": "Jpeg WebP",
+    "tiler.formats.tiff": "Tiff",
+    "tiler.formats.zarr": "Zarr",
     "tiler.latents": "Latents",
     "tiler.plan": "Plan",
     "tiler.planning": "plan_decode plan_encode",

@@ -17,13 +17,13 @@ from taesd_core.engines import Engine, choose_engine
 from tiler import options
 from tiler.checks.reference import load_reference
 from tiler.checks.verification import Samples, Verification, verify_image
-from tiler.checks.written_image import DamagedImageError, open_written_image
 from tiler.dtypes import DType, check_dtype
 from tiler.errors import AxesError, Option, OptionError, VerificationError
 from tiler.fields import Fields
-from tiler.formats.latent_file import LatentFile
-from tiler.formats.outputs import OutputFile, check_kind, describe_output
-from tiler.formats.sink import check_apart
+from tiler.formats.output_file import OutputFile
+from tiler.formats.places import check_apart
+from tiler.formats.register import describe_latents, describe_output, find_format, open_written_image
+from tiler.formats.written import DamagedImageError
 from tiler.jobs.engine import run_tile
 from tiler.jobs.job import Job
 from tiler.jobs.room import check_memory
@@ -143,7 +143,7 @@ def decode(
         latents, file = _name_for_others(latents, file)
         executor = Cluster(client)
         workers = executor.n_threads
-    check_place(Path(file.path), overwrite=overwrite, resume=resume)
+    check_place(file, overwrite=overwrite, resume=resume)
     engine = settle_engine(engine, precision, choose_engine if executor is None else executor.choose_engine)
     if verify is not None:
         if precision != "float32":
@@ -243,7 +243,7 @@ def verify(
         True
     """
     path = Path(output)
-    check_kind(path)
+    find_format(path)
     if not path.is_dir():
         os.close(open_regular_file(path))
     latents = Latents.of(latents)
@@ -327,9 +327,9 @@ def encode(
             KeyboardInterrupt: ``resume=True`` goes on.
     """
     started = time.monotonic()
-    file = LatentFile(latents)
+    file = describe_latents(latents)
     check_apart(Path(latents), {"image": image, "weights": weights})
-    check_place(Path(latents), overwrite=overwrite, resume=resume)
+    check_place(file, overwrite=overwrite, resume=resume)
     engine = settle_engine(engine, precision)
     path = find_checkpoint(weights, "encoder")
     checkpoint = read_checkpoint(path, "encoder")

@@ -31,8 +31,8 @@ class Codec:
     decompress: Callable[[bytes, tuple[int, ...], np.dtype[Any]], Any]
     """``decompress(content, shape, dtype)`` gives the bytes of such pixels, less where it is damaged, and never many
     more; or the pixels, where what is stored is a picture. It may raise anything."""
-    encode: Callable[[NDArray[Any], int], bytes] | None = None
-    """``encode(pixels, quality)``; None where it is only read."""
+    encode: Callable[[NDArray[Any], int], bytes]
+    """``encode(pixels, quality)``."""
     most_bytes: Callable[[int], int] | None = None
     """How many bytes so many of pixels become at most, where a formula is known."""
     tag: int | None = None
@@ -73,7 +73,6 @@ class Codec:
         n_bytes = _count_bytes(shape, dtype)
         if self.most_bytes is not None:
             return self.most_bytes(n_bytes)
-        assert self.encode is not None
         random = np.random.default_rng(0)
         bits = random.integers(0, 2, n_bytes, np.uint8) * np.uint8(255)
         noise = random.integers(0, 256, n_bytes, np.uint8)
@@ -181,7 +180,7 @@ CODECS = {
         differences=True,
         caveat="some builds of libvips show it in black, without a word",
     ),
-    "packbits": Codec(_decompress("packbits_decode"), tag=PACKBITS),
+    "packbits": Codec(_decompress("packbits_decode"), _encode("packbits_encode"), tag=PACKBITS),
     "jpeg": Codec(
         _decode_picture("jpeg8_decode"), _encode_jpeg, tag=JPEG, is_picture=True, loss="always", dtypes=("uint8",)
     ),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 
 from tiler.dtypes import check_dtype
 from tiler.errors import Option, OptionError
@@ -97,7 +97,7 @@ def path(name: str, value: Any) -> Any:
 
 def path_or_file(name: str, value: Any) -> Any:
     """Return a path, or what says of a file what it is to be like."""
-    return value if hasattr(value, "check_verifiable") else path(name, value)
+    return value if hasattr(value, "read_back") else path(name, value)
 
 
 def region(name: str, value: Any) -> tuple[int, int, int, int]:
@@ -155,6 +155,17 @@ def quality(name: str, value: Any) -> int:
         return whole(1, 100)(name, value)
     except OptionError:
         raise OptionError(f"No such quality: {name}={show(value)}. Use a whole number, 1 to 100.") from None
+
+
+def check_choice(name: str, value: object, choices: Any, *, of: str = "") -> None:
+    """Refuse a word that is none of a ``Literal``.
+
+    Raises:
+        OptionError: it is none of them.
+    """
+    if value not in get_args(choices):
+        whose = f" of {of}" if of else ""
+        raise OptionError(f"No such {name}{whose}: {name}={show(value)}. Use {', '.join(get_args(choices))}.")
 
 
 def with_a(attribute: str, what: str) -> Rule:

@@ -8,9 +8,8 @@ from taesd_core.engines import Engine
 from tiler import options
 from tiler.errors import OptionError
 from tiler.fields import TILE_SIZE
-from tiler.formats.latent_file import LatentFile
-from tiler.formats.outputs import OutputFile, describe_output
-from tiler.formats.sink import check_output
+from tiler.formats.output_file import OutputFile
+from tiler.formats.register import describe_latents, describe_output
 from tiler.jobs.journal_file import find_begun, find_journal
 from tiler.latents import Latents
 from tiler.memory import default_budget_bytes, format_bytes
@@ -87,7 +86,7 @@ def plan_encode(
     """
     engine = settle_engine(engine, "float32")
     network = find_network(weights, "encoder", channels)
-    file = None if latents is None else LatentFile(latents)
+    file = None if latents is None else describe_latents(latents)
     opened = open_image(image, axes=axes, page=page, colour=colour, background=background)
     source = EdgePadded(opened, network.scale_in)
     plan = make_plan(source, network, file, tile_size_px, memory_bytes, workers, resume=resume, engine=engine)
@@ -112,7 +111,7 @@ def find_area(latents: Latents, network: Network, source: Source, region: Region
 def make_plan(
     source: Source,
     network: Network,
-    file: OutputFile | LatentFile | None,
+    file: OutputFile | None,
     tile_size_px: int | None,
     memory_bytes: int | None = None,
     workers: int | None = None,
@@ -158,7 +157,7 @@ def _count_workers(workers: int | None) -> int:
     return workers
 
 
-def _find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | None:
+def _find_begun_tile(file: OutputFile, network: Network) -> int | None:
     """Return the tile of a half-done output, px: by itself it might be another one with less memory free."""
     tile = find_begun(Path(file.path)).get(TILE_SIZE)
     if not isinstance(tile, int):
@@ -169,7 +168,7 @@ def _find_begun_tile(file: OutputFile | LatentFile, network: Network) -> int | N
     return None if own_px and tile_px % own_px else tile_px
 
 
-def check_place(path: Path, *, overwrite: bool, resume: bool) -> None:
+def check_place(file: OutputFile, *, overwrite: bool, resume: bool) -> None:
     """Refuse an output that could not be written, early, before anything is read.
 
     Raises:
@@ -177,8 +176,8 @@ def check_place(path: Path, *, overwrite: bool, resume: bool) -> None:
         InputError: it cannot be there.
     """
     # A journal without a part may be that of the complete output: see there.
-    if not (resume and find_journal(path).exists()):
-        check_output(path, overwrite=overwrite)
+    if not (resume and find_journal(Path(file.path)).exists()):
+        file.check_place(overwrite=overwrite)
 
 
 def tell_memory(plan: Plan, memory_bytes: int | None) -> tuple[str, ...]:

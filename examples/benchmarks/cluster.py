@@ -64,7 +64,7 @@ def decode(folder: Path, count: int, side: int, seconds: float) -> float:
     from distributed import Client, LocalCluster
 
     from taesd_core.network import Network
-    from tiler.formats.tiff_file import Tiff
+    from tiler.formats.tiff import Tiff
     from tiler.jobs.cluster import Cluster
     from tiler.jobs.job import Job, run_job
     from tiler.plan import Plan

@@ -67,7 +67,7 @@ def main(gigapixels: float, compression: str, samples: int, folder: Path, chart:
 def write_image(path: Path, side: int, compression: Any) -> dict[str, Any]:
     """Run a job of ``side`` × ``side`` tiles; return what was measured."""
     from taesd_core.network import Network
-    from tiler.formats.tiff_file import Tiff
+    from tiler.formats.tiff import Tiff
     from tiler.jobs.job import Job, run_job
     from tiler.jobs.journal import Journal
     from tiler.plan import Plan

@@ -216,9 +216,7 @@ def decode_parts(
 ) -> tuple[int, int, int, float]:
     """Decode with the parts of the engine, so that the decoder can be the stand-in and the sink none."""
     from taesd_core.variants import find_weights
-    from tiler.formats.npy_sink import NpySink
-    from tiler.formats.planned_file import choose_file_tile
-    from tiler.formats.tiff_sink import TiffSink
+    from tiler.formats.register import describe_output
     from tiler.jobs.engine import run_tile
     from tiler.jobs.schedule import run_plan
     from tiler.jobs.statistics import prepare_model
@@ -235,10 +233,9 @@ def decode_parts(
     path = folder / ("image.npy" if output == "npy" else "image.tif")
     if output == "nothing":
         sink = NullSink(level_shapes(*plan.output_shape[:2], 512))
-    elif output == "npy":
-        sink = NpySink(path, plan.output_shape, np.uint8)
     else:
-        sink = TiffSink(path, plan.output_shape, compression=output, file_tile_px=choose_file_tile(plan))
+        file = describe_output(path, {} if output == "npy" else {"compression": output})
+        sink = file.plan(plan, overwrite=False).open_sink(begun=None, description="{}")
     real = decoder == "real"
     loaded = load_model(find_weights(weights, "decoder"), "decoder") if real else RepeatDecoder(network)
     model = prepare_model(loaded, plan, source)

@@ -118,7 +118,7 @@ def set_up_output(latents: Path, weights: str, folder: Path, options: dict[str, 
     """Decode to a kind of output, over and over; return its size in bytes. Without options: to no output."""
     import tiler
     from taesd_core.variants import find_weights
-    from tiler.formats.outputs import describe_output
+    from tiler.formats.register import describe_output
     from tiler.jobs.engine import run_tile
     from tiler.jobs.schedule import run_plan
     from tiler.jobs.statistics import prepare_model

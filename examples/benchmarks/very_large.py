@@ -60,7 +60,7 @@ def main(counts: tuple[int, ...], gigapixels: float, folder: Path, chart: Path) 
 def run_tiles(folder: Path, side: int) -> dict[str, float]:
     """Run a job of ``side`` × ``side`` tiles; return what was measured."""
     from taesd_core.network import Network
-    from tiler.formats.tiff_file import Tiff
+    from tiler.formats.tiff import Tiff
     from tiler.jobs import journal as journal_module
     from tiler.jobs.job import Job, run_job
     from tiler.jobs.schedule import Tree, build_graph
@@ -98,12 +98,12 @@ def run_tiles(folder: Path, side: int) -> dict[str, float]:
 
 def make_skeleton(gigapixels: float) -> tuple[float, int, int]:
     """Make the empty file of an image; return seconds, bytes, and its tiles."""
-    from tiler.formats.tiff_sink import TiffSink
+    from tiler.formats.tiff import Tiff, TiffSink
 
     side = round((gigapixels * 1e9) ** 0.5)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        sink = TiffSink(Path(folder) / "image.tif", (side, side, 3))
+        sink = TiffSink(Tiff(Path(folder) / "image.tif", file_tile_px=512), (side, side, 3))
         seconds = time.perf_counter() - started
         size = sink.part_path.stat().st_size
         sink.discard()

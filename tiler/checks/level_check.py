@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tiler.checks.detail_check import CELL_PX, LUMA, DetailComparison, find_clipped
 from tiler.checks.sampling import cover
-from tiler.checks.written_image import DamagedImageError, WrittenImage
 from tiler.dtypes import UNITS
+from tiler.formats.written import DamagedImageError, WrittenImage
 from tiler.window import Span, Window
 
 COLOUR_FACTOR = 5

@@ -13,8 +13,8 @@ from typing import Literal
 from tiler.checks.level_check import LevelCheck, check_level, list_tiles
 from tiler.checks.sampling import choose_windows, cover
 from tiler.checks.window_check import Reference, WindowCheck, check_window
-from tiler.checks.written_image import WrittenImage
 from tiler.dtypes import UNITS
+from tiler.formats.written import WrittenImage
 from tiler.model import Network
 from tiler.phase import LOG, Phase, say_count
 from tiler.pyramid import level_shapes

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.checks.sampling import ALIGNMENT, cover
-from tiler.checks.written_image import DamagedImageError, WrittenImage
 from tiler.dtypes import UNITS
+from tiler.formats.written import DamagedImageError, WrittenImage
 from tiler.model import Network
 from tiler.phase import Phase
 from tiler.sources.ranges import check_finite

@@ -11,7 +11,7 @@ from tiler.command.failures import Group
 from tiler.command.weights_cli import weights
 
 if TYPE_CHECKING:
-    from tiler.formats.outputs import OutputFile
+    from tiler.formats.output_file import OutputFile
     from tiler.latents import Latents
     from tiler.region import Region
 
@@ -101,7 +101,7 @@ def decode(
     _note(output.caveat, "" if scheduler else tell_precision(precision), quiet=quiet)
     if dry_run:
         found = find_checkpoint(weights, "decoder", latents)
-        _check_output(Path(output.path), conduct, latents=latents.data, weights=found)
+        _check_output(output, conduct, latents=latents.data, weights=found)
         # By its name, which knows the way from VAE space.
         resources = {**resources, "weights": find_named(weights) or found, "resume": conduct["resume"]}
         click.echo(planning.plan_decode(latents, output, region=region, **resources).summary())
@@ -217,8 +217,10 @@ def encode(
 
     _note(tell_precision(precision), quiet=quiet)
     if dry_run:
+        from tiler.formats.register import describe_latents
+
         found = find_checkpoint(weights, "encoder")
-        _check_output(latents, conduct, image=image, weights=found)
+        _check_output(describe_latents(latents), conduct, image=image, weights=found)
         resources = {**resources, "weights": found, "resume": conduct["resume"]}
         how = {"axes": axes, "page": page, "colour": colour, "background": background}
         click.echo(planning.plan_encode(image, latents, **how, **resources).summary())
@@ -264,7 +266,7 @@ def preview(latents: "Latents", output: Path, weights: str | None, size_px: int,
     from tiler import api
     from tiler.command.preview_file import check_picture, save_picture
     from tiler.command.progress import tell_lines
-    from tiler.formats.sink import check_apart
+    from tiler.formats.places import check_apart
 
     output = check_picture(output, overwrite=overwrite)
     check_apart(output, {"latents": latents.data, "weights": weights})
@@ -294,7 +296,7 @@ def plan(
 ) -> None:
     """Show how LATENTS would be decoded; nothing is decoded."""
     from tiler import planning
-    from tiler.formats.tiff_file import Tiff
+    from tiler.formats.tiff import Tiff
 
     output = Tiff("image.tif", file_tile_px=file_tile_px)
     plan = planning.plan_decode(latents, output, weights=weights, region=region, engine=engine, **resources)
@@ -354,16 +356,16 @@ def _connect(scheduler: str | None) -> AbstractContextManager[Any]:
     return connect(scheduler)
 
 
-def _check_output(path: Path, conduct: dict[str, bool], **inputs: object) -> None:
+def _check_output(file: "OutputFile", conduct: dict[str, bool], **inputs: object) -> None:
     """Refuse what the run would refuse."""
     from tiler.errors import OutputExistsError
-    from tiler.formats.sink import check_apart, find_part
+    from tiler.formats.places import check_apart, find_part
     from tiler.jobs.journal_file import find_begun
     from tiler.planning import check_place
 
-    overwrite, resume = conduct["overwrite"], conduct["resume"]
+    overwrite, resume, path = conduct["overwrite"], conduct["resume"], Path(file.path)
     check_apart(path, inputs)
-    check_place(path, overwrite=overwrite, resume=resume)
+    check_place(file, overwrite=overwrite, resume=resume)
     if find_begun(path) and not overwrite and not resume:
         raise OutputExistsError(
             f"The output is half done: path={find_part(path)}. Use --resume to go on, or --overwrite to start over."

@@ -89,7 +89,7 @@ def _make_latents(latents: Path, **said: Any) -> Any:
 
 
 def _make_output(output: Path, **said: Any) -> Any:
-    from tiler.formats.outputs import describe_output
+    from tiler.formats.register import describe_output
 
     # An option that was not given is not an option of the wrong kind of file.
     return describe_output(output, {name: value for name, value in said.items() if value is not None})

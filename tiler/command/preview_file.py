@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tiler import files
 from tiler.errors import OptionError
-from tiler.formats.sink import check_output
+from tiler.formats.places import check_output
 
 PICTURE_KINDS = (".png", ".jpg", ".jpeg", ".webp")
 """What ``save_picture`` writes."""

@@ -10,7 +10,7 @@ from taesd_core.quiet_start import quiet_start
 from taesd_core.variants import KNOWN, VARIANTS, Variant, find_local, list_fitting
 from tiler import files
 from tiler.errors import InputError, OptionError
-from tiler.formats.sink import check_apart, check_output
+from tiler.formats.places import check_apart, check_output
 from tiler.models import PathLike, find_checkpoint, read_checkpoint
 
 PARTS: tuple[Part, ...] = ("decoder", "encoder")

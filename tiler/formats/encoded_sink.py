@@ -18,8 +18,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
-from tiler.errors import InputError
-from tiler.formats.npy_sink import NpySink
+from tiler.formats.npy import NpySink
 from tiler.formats.sink import Piece
 from tiler.formats.strided_sink import count_bytes
 from tiler.window import Window
@@ -34,19 +33,9 @@ class EncodedSink(NpySink):
     _encoded = _made = False
 
     def write(self, level: int, window: Window, pixels: NDArray[Any]) -> Piece:
-        """Put ``pixels`` (height, width, channels) at ``window``; there is only level 0.
-
-        Returns:
-            The CRC-32 of the values.
-
-        Raises:
-            InputError: another level, a window that leaves the image, or pixels of another shape or type.
-        """
+        """Put ``pixels`` (height, width, channels) at ``window``; see ``StridedSink``."""
         if self._encoded:
-            raise InputError(
-                f"The half-done output is complete: path={self.part_path}. "
-                "Start over with --overwrite and without --resume."
-            )
+            raise self._refuse_part(what="is complete")
         return super().write(level, window, pixels)
 
     def complete(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 def write_ome_xml(
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
-    description: str | None,
+    description: str,
     *,
     pixel_size_um: float | None = None,
 ) -> str:

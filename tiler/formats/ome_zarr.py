@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from tiler.formats.zarr_shard import ShardCodec
+from tiler.formats.zarr_shard import CHANNELS, ShardCodec
 
-CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+COLOURS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 """Names and colours, so that viewers show a colour picture."""
 
 
-def write_group(
-    n_levels: int, dtype: np.dtype[Any], description: str | None, *, pixel_size_um: float | None = None
-) -> bytes:
+def write_group(n_levels: int, dtype: np.dtype[Any], description: str, *, pixel_size_um: float | None = None) -> bytes:
     """Return the ``zarr.json`` of the image: its levels, and how it was made.
 
     Args:
@@ -35,7 +33,7 @@ def write_group(
         ],
         "type": "means of 2 × 2",
     }
-    channels = [{"label": label, "color": colour, "window": window, "active": True} for label, colour in CHANNELS]
+    channels = [{"label": label, "color": colour, "window": window, "active": True} for label, colour in COLOURS]
     ome = {"version": "0.5", "multiscales": [multiscale], "omero": {"channels": channels, "rdefs": {"model": "color"}}}
     attributes = {"ome": ome, "taesd-tiler": json.loads(description or "{}")}
     return _to_json({"zarr_format": 3, "node_type": "group", "attributes": attributes})
@@ -47,11 +45,11 @@ def write_array(shape: tuple[int, int], codec: ShardCodec) -> bytes:
         {
             "zarr_format": 3,
             "node_type": "array",
-            "shape": [codec.channels, *shape],
+            "shape": [CHANNELS, *shape],
             "data_type": codec.dtype.name,
             "chunk_grid": {
                 "name": "regular",
-                "configuration": {"chunk_shape": [codec.channels, codec.shard_px, codec.shard_px]},
+                "configuration": {"chunk_shape": [CHANNELS, codec.shard_px, codec.shard_px]},
             },
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": 0 if codec.dtype.kind == "u" else 0.0,

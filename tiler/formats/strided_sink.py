@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tiler import files
 from tiler.errors import InputError, OptionError
-from tiler.formats.sink import Piece, Sink, Written, check_window
+from tiler.formats.sink import PathLike, Piece, Sink, Skeleton, Written, check_window, restore_start
 from tiler.window import Span, Window
 
 STRIP_BYTES = 2**22
@@ -35,7 +35,8 @@ class StridedSink(Sink):
         channels_first: store (1, channels, height, width), as diffusion pipelines do; windows are given as
             (height, width, channels) all the same.
         overwrite: whether an existing file may be replaced (when the new one is complete).
-        reopen: write on what an earlier run left; all else must be as it was then.
+        description: how it is made, for those that have a place for it.
+        begun: write on what an earlier run left, whose skeleton this is; all else must be as it was then.
 
     Raises:
         OptionError: ``shape`` is empty, or ``dtype`` cannot be stored.
@@ -45,13 +46,14 @@ class StridedSink(Sink):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: PathLike,
         shape: tuple[int, int, int],
         dtype: DTypeLike,
         *,
         channels_first: bool = False,
         overwrite: bool = False,
-        reopen: bool = False,
+        description: str = "",
+        begun: Skeleton | None = None,
     ) -> None:
         self.shape = shape
         self.levels = [shape[:2]]
@@ -63,12 +65,15 @@ class StridedSink(Sink):
             raise OptionError(f"Python objects cannot be stored: dtype={self.dtype}. Use a type of numbers.")
         super().__init__(path, overwrite=overwrite)
 
-        self._lock = Lock()
+        self._lock, self._description = Lock(), description
         header = self._header()
         self.skeleton = {"": header}
         self._start = len(header)
-        self._file = files.open_file(self.part_path, new=not reopen)
-        if reopen:
+        if begun is not None:
+            for content in begun.values():
+                restore_start(self.part_path, content)
+        self._file = files.open_file(self.part_path, new=begun is None)
+        if begun is not None:
             self._check_part(header)
             return
         try:
@@ -171,10 +176,7 @@ class StridedSink(Sink):
     def _check_part(self, header: bytes) -> None:
         if files.read_at(self._file, len(header), 0) != header:
             self.close()
-            raise InputError(
-                f"The half-done output has changed: path={self.part_path}. "
-                "Start over with --overwrite and without --resume."
-            )
+            raise self._refuse_part()
         n_bytes = self._start + count_bytes(self.shape, self.dtype)
         if os.fstat(self._file.fileno()).st_size != n_bytes:
             try:

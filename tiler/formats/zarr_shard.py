@@ -11,52 +11,37 @@ Source: the specification, https://zarr-specs.readthedocs.io/en/latest/v3/codecs
 import io
 import struct
 import zlib
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from tiler import files
-from tiler.codecs import CODECS
-from tiler.dtypes import check_dtype
-from tiler.errors import OptionError
-from tiler.formats.tile_codec import fill_tile
+from tiler.codecs import Codec
+from tiler.formats.tiled_sink import fill_square
 
-ZarrCompression = Literal["deflate", "zstd", "none"]
 ABSENT = (2**64 - 1, 2**64 - 1)
+CHANNELS = 3
 
 
+@dataclass(frozen=True, slots=True)
 class ShardCodec:
-    """How a shard becomes bytes, and bytes pixels again.
+    """How a shard becomes bytes, and bytes pixels again."""
 
-    Args:
-        compression: of each chunk, all without loss: "deflate" (in gzip's form), "zstd" or "none".
-        shard_px: side of a shard.
-        chunk_px: side of a chunk; it divides that of a shard.
-        channels: of the pixels.
-        dtype: of the pixels.
+    codec: Codec
+    """Of each chunk."""
+    shard_px: int
+    """Side of a shard: whole chunks."""
+    chunk_px: int
+    """Side of a chunk."""
+    dtype: np.dtype[Any]
+    """Of the pixels."""
 
-    Raises:
-        OptionError: one of these is out of its range, or a package is missing.
-    """
-
-    def __init__(
-        self, compression: ZarrCompression, shard_px: int, chunk_px: int, channels: int, dtype: DTypeLike
-    ) -> None:
-        if compression not in get_args(ZarrCompression):
-            raise OptionError(
-                f"No such compression of an OME-Zarr: compression={compression}. "
-                f"Use {', '.join(get_args(ZarrCompression))}."
-            )
-        if chunk_px < 1 or shard_px < 1 or shard_px % chunk_px:
-            raise OptionError(
-                f"Shards do not consist of whole chunks: shard={shard_px} px, chunk={chunk_px} px. "
-                "Use a tile size that is a multiple of the file tile."
-            )
-        self.compression, self.shard_px, self.chunk_px = compression, shard_px, chunk_px
-        self.channels, self.dtype = channels, check_dtype(dtype)
-        self.n_across = shard_px // chunk_px
-        self._codec = CODECS["gzip" if compression == "deflate" else compression]
+    @property
+    def n_across(self) -> int:
+        """Chunks side by side."""
+        return self.shard_px // self.chunk_px
 
     @property
     def index_bytes(self) -> int:
@@ -69,8 +54,8 @@ class ShardCodec:
         return {
             "name": "sharding_indexed",
             "configuration": {
-                "chunk_shape": [self.channels, self.chunk_px, self.chunk_px],
-                "codecs": [bytes_, *self._codec.zarr],
+                "chunk_shape": self.chunk_shape,
+                "codecs": [bytes_, *self.codec.zarr],
                 "index_codecs": [bytes_, {"name": "crc32c"}],
                 "index_location": "end",
             },
@@ -89,7 +74,7 @@ class ShardCodec:
                 if not part.size:
                     index.append(ABSENT)
                     continue
-                content = self._compress(fill_tile(part, self.chunk_px))
+                content = self._compress(fill_square(part, self.chunk_px))
                 files.write_at(file, content, end)
                 check = zlib.crc32(content, check)
                 index.append((end, len(content)))
@@ -108,7 +93,7 @@ class ShardCodec:
         packed, check = content[-self.index_bytes : -4], content[-4:]
         if len(content) < self.index_bytes or struct.pack("<I", crc32c(packed)) != check:
             raise ValueError("the index is damaged")
-        pixels = np.zeros((self.shard_px, self.shard_px, self.channels), self.dtype)
+        pixels = np.zeros((self.shard_px, self.shard_px, CHANNELS), self.dtype)
         for number, place in enumerate(struct.iter_unpack("<QQ", packed)):
             if place == ABSENT:
                 continue
@@ -119,20 +104,19 @@ class ShardCodec:
 
     def most_bytes(self) -> int:
         """Return how many bytes a shard takes at most."""
-        n_bytes = self._codec.count_most_bytes(self._stored_shape, self.dtype)
-        return n_bytes * self.n_across**2 + self.index_bytes
+        return self.codec.count_most_bytes(self.chunk_shape, self.dtype) * self.n_across**2 + self.index_bytes
 
     @property
-    def _stored_shape(self) -> tuple[int, int, int]:
-        return self.channels, self.chunk_px, self.chunk_px
+    def chunk_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of a chunk."""
+        return CHANNELS, self.chunk_px, self.chunk_px
 
     def _compress(self, chunk: NDArray[Any]) -> bytes:
-        assert self._codec.encode is not None
-        return self._codec.encode(np.ascontiguousarray(np.moveaxis(chunk, 2, 0), self.dtype.newbyteorder("<")), 100)
+        return self.codec.encode(np.ascontiguousarray(np.moveaxis(chunk, 2, 0), self.dtype.newbyteorder("<")), 100)
 
     def _decompress(self, content: bytes) -> NDArray[Any]:
         try:
-            planes = self._codec.decode(content, self._stored_shape, self.dtype.newbyteorder("<"))
+            planes = self.codec.decode(content, self.chunk_shape, self.dtype.newbyteorder("<"))
         except Exception as error:  # Each library has errors of its own.
             raise ValueError(str(error)) from error
         return np.moveaxis(planes, 0, 2)

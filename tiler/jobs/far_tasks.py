@@ -15,7 +15,7 @@ from typing import Any
 
 from tiler.errors import InputError, TileError
 from tiler.fields import find_version
-from tiler.formats.planned_file import PlannedFile
+from tiler.formats.output_file import PlannedFile
 from tiler.formats.sink import Piece, Written
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal_file import JournalReader, find_journal, read_identity
@@ -124,7 +124,7 @@ def open_tasks(job: FarJob) -> SinkTasks:
         source = job.open_source()
         # What is kept in the file of how it was made is there already.
         try:
-            sink = job.output.open_sink(reopen=True, description="")
+            sink = job.output.open_sink(begun={}, description="")
         except InputError as error:  # the client has looked: what it has is none other
             raise refuse(other_output) from error
         sink.share()

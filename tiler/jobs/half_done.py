@@ -1,11 +1,11 @@
 """Whether there is a half-done output to go on with, or why not."""
 
-from pathlib import Path
-
 from tiler import files
 from tiler.errors import START_OVER, InputError, Option, OutputExistsError
 from tiler.fields import Fields, find_difference
-from tiler.formats.sink import Piece, check_output, find_part
+from tiler.formats.output_file import PlannedFile
+from tiler.formats.places import find_part
+from tiler.formats.sink import Piece
 from tiler.jobs.journal_file import COMPLETE, FORMAT, JournalFile, is_taken_back
 from tiler.plan import Plan
 from tiler.pyramid import Task
@@ -20,8 +20,8 @@ class HalfDone:
         completed: what was to get the final name, when nothing was missing but that; see ``Sink.complete``.
     """
 
-    def __init__(self, file: JournalFile, output: Path, plan: Plan) -> None:
-        self._file, self._output, self._part, self._plan = file, output, find_part(output), plan
+    def __init__(self, file: JournalFile, output: PlannedFile, plan: Plan) -> None:
+        self._file, self._output, self._part, self._plan = file, output, find_part(output.path), plan
         self.pieces: dict[Task, Piece] = {}
         self.quarters: dict[Task, tuple[int, ...]] = {}
         self.completed: tuple[int, ...] = ()
@@ -37,21 +37,21 @@ class HalfDone:
                 self.pieces[task], self.quarters[task] = tuple(entry[3]), tuple(entry[4:])
         file.entries = []  # there may be a million
 
-    def resolve(self, fields: Fields, *, resume: bool, overwrite: bool) -> bool:
+    def resolve(self, fields: Fields, *, resume: bool) -> bool:
         """Say whether it is gone on with.
 
         Raises:
             OutputExistsError: the output exists, or is half done and is neither to be gone on with nor replaced.
             InputError: what is half done is of another job, or nobody can tell of which.
         """
-        file, part = self._file, self._part
+        file, part, overwrite = self._file, self._part, self._output.overwrite
         difference = find_difference(file.fields or {}, fields)
-        if resume and not difference and self.completed and not part.exists() and self._output.exists():
+        if resume and not difference and self.completed and not part.exists() and self._output.path.exists():
             # A kill after the last step but one. Another file of that name, an older one, is none of ours.
-            is_ours = files.find_number(self._output) == self.completed[0]
+            is_ours = files.find_number(self._output.path) == self.completed[0]
             if is_ours:
-                files.replace(self._output, part)
-        check_output(self._output, overwrite=overwrite)
+                files.replace(self._output.path, part)
+        self._output.check_place()
         part_exists = part.exists()
         # What a kill leaves of the header is not damage, for then nothing was finished.
         is_readable = file.format == FORMAT or (file.format is None and file.n_lost <= 2)

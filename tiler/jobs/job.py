@@ -10,7 +10,7 @@ from taesd_core.engines import NAMES
 from tiler import files
 from tiler.errors import ChangedError
 from tiler.fields import TILE_SIZE, Fields, find_version
-from tiler.formats.planned_file import PlannedFile
+from tiler.formats.output_file import PlannedFile
 from tiler.formats.sink import Sink
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal import Journal
@@ -150,12 +150,12 @@ def run_job(job: Job, progress: Progress | None = None, executor: Executor | Non
     """
     executor = executor or Threads()
     output = job.output
-    journal = Journal(output.path, job.plan, job.fields, resume=job.resume, overwrite=output.overwrite)
+    journal = Journal(output, job.plan, job.fields, resume=job.resume)
     try:
         if not job.force:
             check_disk(output.path.parent, _count_missing(job, journal) + job.plan.spool_bytes)
             executor.check(job)
-        sink = journal.start(lambda reopen: output.open_sink(reopen=reopen, description=job.description))
+        sink = journal.start(job.description)
         LOG.info(_describe_start(job, journal.n_finished))
         executor.run(job, journal, sink, progress)
         job.check_source()

@@ -15,7 +15,6 @@ Beside ``NAME.part`` lies ``NAME.part.journal``, and for a JPEG pyramid ``NAME.p
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 from tiler import files
 from tiler.errors import ChangedError, TileError
 from tiler.fields import Fields
-from tiler.formats.sink import Piece, Sink, find_part
-from tiler.formats.skeleton import restore_skeleton
+from tiler.formats.output_file import PlannedFile
+from tiler.formats.places import find_part
+from tiler.formats.sink import Piece, Sink
 from tiler.jobs.half_done import HalfDone
 from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, find_journal
 from tiler.jobs.kept import Check, find_damaged
@@ -45,19 +45,18 @@ class Journal:
     """The journal of one job.
 
     Args:
-        output: the final name.
+        output: the file to be made.
         plan: the job.
         fields: what tells it from other jobs; see ``tiler.fields``.
         resume: go on with a half-done job, if there is one.
-        overwrite: an existing output may be replaced and, without ``resume``, a half-done job started over.
 
     Raises:
         OutputExistsError: the output exists, is half done, or is written by another run.
         InputError: the half-done job is another one; the first difference is named.
     """
 
-    def __init__(self, output: Path, plan: Plan, fields: Fields, *, resume: bool, overwrite: bool) -> None:
-        self.output, self.part = output, find_part(output)
+    def __init__(self, output: PlannedFile, plan: Plan, fields: Fields, *, resume: bool) -> None:
+        self.part, self._output = find_part(output.path), output
         self._plan, self._fields = plan, fields
         self._quarters: Quarters | None = None
         self._quarters_path = self.part.with_name(self.part.name + ".quarters")
@@ -68,14 +67,14 @@ class Journal:
         self.n_resumed = self.n_damaged = 0
         self._lock, self._syncing = Lock(), Lock()
         self._synced_at = time.monotonic()
-        self._file = JournalFile.open(find_journal(output), output)
+        self._file = JournalFile.open(find_journal(output.path), output.path)
         self._finished: dict[Task, tuple[int, ...]] = {}
         """Where the quarter of each finished task is kept; mostly nothing."""
         self._pieces: dict[Task, Piece] = {}
         """What tasks have left that an earlier run did; at last only of those of which nothing else is known."""
         try:
             found = HalfDone(self._file, output, plan)
-            self.resumed = found.resolve(fields, resume=resume, overwrite=overwrite)
+            self.resumed = found.resolve(fields, resume=resume)
         except BaseException as error:
             self.leave(error)
             raise
@@ -93,22 +92,22 @@ class Journal:
         """Tiles that are finished, and on the disk."""
         return self._plan.n_tiles if self._encoded else sum(level == 0 for level, _, _ in self._finished)
 
-    def start(self, open_sink: Callable[[bool], Sink]) -> Sink:
-        """Open the sink, anew or where the last run stopped: ``open_sink(reopen)``."""
+    def start(self, description: str) -> Sink:
+        """Open the sink, anew or where the last run stopped; the description says how the file is made."""
+        begun = None
         if self.resumed:
             self._file.mend()
             self._file.amend(self._fields)
             # What is encoded is no array any more.
             self._encoded = len(self._completed) > 1 and files.find_checksum(self.part) == self._completed[1:]
-            if not self._encoded:
-                restore_skeleton(self.part, self._file.skeleton)
+            begun = {} if self._encoded else self._file.skeleton
         else:
             # An empty journal is on the disk before the part changes.
             self._file.clear()
             self._cleared = True
             files.remove(self.part)
             files.remove(self._quarters_path)
-        sink = open_sink(self.resumed)
+        sink = self._output.open_sink(begun=begun, description=description)
         self._sink = sink
         if len(sink.levels) > 1 and not sink.reads_back:
             side = -(-self._plan.tile_px // 2)
@@ -116,7 +115,7 @@ class Journal:
         if not self.resumed:
             sink.sync()
             self._file.begin(self._fields, sink.skeleton)
-        files.sync_folder(self.output.parent)
+        files.sync_folder(self.part.parent)
         return sink
 
     def settle(self, check: Check, progress: "Progress | None") -> None:
@@ -299,7 +298,7 @@ class Journal:
         with suppress(OSError):
             self._sink.discard()
             # The part goes first: without its journal it would not be known as ours.
-            files.sync_folder(self.output.parent)
+            files.sync_folder(self.part.parent)
             self._remove()
         self.suspend()
 
@@ -308,5 +307,5 @@ class Journal:
             self._quarters.close()
         if self._quarters_path.exists():
             files.remove(self._quarters_path)
-            files.sync_folder(self.output.parent)
+            files.sync_folder(self.part.parent)
         self._file.remove()

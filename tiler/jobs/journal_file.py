@@ -21,6 +21,7 @@ import io
 import json
 import os
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
@@ -30,7 +31,7 @@ from uuid import uuid4
 from tiler import files
 from tiler.errors import OutputExistsError
 from tiler.fields import Fields
-from tiler.formats.skeleton import Skeleton, pack_skeleton, unpack_skeleton
+from tiler.formats.sink import Skeleton
 from tiler.pyramid import Task
 
 FORMAT = 2
@@ -49,7 +50,7 @@ class JournalFile:
         created: whether it was not there before.
         format: of the journal; None when it has no whole header, and so nothing is finished.
         fields: what job it tells of; None without a header.
-        skeleton: what the part holds besides pixels; see ``tiler.formats.skeleton``.
+        skeleton: what the part holds besides pixels; see ``tiler.formats.sink``.
         entries: what it says is finished, in order.
         n_lost: lines that are not believed.
         identity: what no two jobs share; it stays when one is gone on with.
@@ -252,6 +253,16 @@ def parse(content: bytes) -> tuple[LineReader, list[Entry], int, int]:
         if entry is not None:
             entries.append(entry)
     return lines, entries, end, n_lost
+
+
+def pack_skeleton(skeleton: Skeleton) -> dict[str, str]:
+    """Return a skeleton as JSON can hold it: empty tables, nearly all of it, take next to nothing."""
+    return {name: b64encode(zlib.compress(content)).decode() for name, content in skeleton.items()}
+
+
+def unpack_skeleton(packed: dict[str, str]) -> Skeleton:
+    """Return what was packed."""
+    return {name: zlib.decompress(b64decode(text)) for name, text in packed.items()}
 
 
 def find_begun(output: Path) -> Fields:
