@@ -272,12 +272,12 @@ def test_a_name_that_means_another_kind_of_file_is_refused(tmp_path, latents):
 @pytest.mark.parametrize(
     ("file", "upscale", "words"),
     [
-        ("a.jpg", 8188, r"image=65504 × 8 px, at most 65500 px a side.*tiler decode … a.tif --compression jpeg"),
-        ("a.webp", 2048, "image=16384 × 8 px, at most 16383 px a side.*a.tif --compression jpeg"),
-        ("a.png", 125_001, "image=1000008 × 8 px, at most 1000000 px a side.*a.tif --compression deflate"),
+        ("a.jpg", 8188, r"image=65504 × 8 px, at most 65500 px a side.*as a.tif, with compression=\"jpeg\""),
+        ("a.webp", 2048, 'image=16384 × 8 px, at most 16383 px a side.*as a.tif, with compression="jpeg"'),
+        ("a.png", 125_001, 'image=1000008 × 8 px, at most 1000000 px a side.*as a.tif, with compression="deflate"'),
     ],
 )
-def test_what_is_too_large_for_a_picture_is_refused_with_the_command_to_use(tmp_path, latents, file, upscale, words):
+def test_what_is_too_large_for_a_picture_is_refused_with_what_to_use(tmp_path, latents, file, upscale, words):
     with pytest.raises(OptionError, match=words):
         tiler.decode(latents(upscale, 1), tmp_path / file, weights="photo")
     assert not list(tmp_path.iterdir())

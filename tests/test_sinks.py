@@ -374,13 +374,13 @@ def test_processes_write_the_same_file(tmp_path):
 def test_a_part_that_is_another_file_is_not_written_on(tmp_path, case):
     case.open(tmp_path / "a.out", (70, 41, case.n_channels)).close()
     before = content(tmp_path / "a.out.part")
-    with pytest.raises(InputError, match=r"has changed: .*Start over with --overwrite and without --resume\."):
+    with pytest.raises(InputError, match=r"has changed: .*Start over with overwrite=True and without resume=\."):
         case.open(tmp_path / "a.out", (70, 42, case.n_channels), begun={})
     assert content(tmp_path / "a.out.part") == before
     damaged = tmp_path / "a.out.part"
     damaged = damaged / "0" / "zarr.json" if damaged.is_dir() else damaged
     damaged.write_bytes(damaged.read_bytes()[:60])
-    with pytest.raises(InputError, match=r"has changed: .*Start over with --overwrite and without --resume\."):
+    with pytest.raises(InputError, match=r"has changed: .*Start over with overwrite=True and without resume=\."):
         case.open(tmp_path / "a.out", (70, 41, case.n_channels), begun={})
     assert [path.name for path in tmp_path.iterdir()] == ["a.out.part"]
 
@@ -389,7 +389,7 @@ def test_a_picture_that_was_encoded_before_a_kill_takes_no_more_pixels(tmp_path)
     PictureSink(Png(tmp_path / "a.png"), (16, 16, 3)).commit()
     (tmp_path / "a.png").rename(tmp_path / "a.png.part")
     sink = PictureSink(Png(tmp_path / "a.png"), (16, 16, 3), begun={})
-    with pytest.raises(InputError, match=r"is complete: .*Start over with --overwrite and without --resume\."):
+    with pytest.raises(InputError, match=r"is complete: .*Start over with overwrite=True and without resume=\."):
         sink.write(0, Window.whole(16, 16), np.zeros((16, 16, 3), np.uint8))
     sink.commit()
     assert not read_picture(tmp_path / "a.png", 0).any()

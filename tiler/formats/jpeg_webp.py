@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.formats.encoded_sink import Appended
 from tiler.formats.output_file import check_lossless
 from tiler.formats.picture import Picture, PictureSink
@@ -86,8 +86,9 @@ class Jpeg(PillowPicture):
         for size in (len(exif.tobytes()), len(rest.add_to("{}"))):
             if size > MOST_JPEG_METADATA_BYTES:
                 raise OptionError(
-                    f"Too large for a JPEG: metadata={size} bytes, limit={MOST_JPEG_METADATA_BYTES} bytes. Leave "
-                    "--keep-metadata out, or write a PNG, WebP or TIFF."
+                    f"Too large for a JPEG: metadata={size} bytes, limit={MOST_JPEG_METADATA_BYTES} bytes. Leave ",
+                    Option("keep_metadata"),
+                    " out, or write a PNG, WebP or TIFF.",
                 )
 
     def _choose_options(self, exif: Any) -> dict[str, Any]:

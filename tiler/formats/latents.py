@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from taesd_core.safetensors_file import HEADER_LIMIT_BYTES
 from tiler import files
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.fields import Fields
 from tiler.formats.encoded_sink import Appended, EncodedSink, count_encoded_bytes
 from tiler.formats.npy import NpySink
@@ -92,8 +92,9 @@ class LatentFile(OutputFile):
         n_bytes = len(json.dumps(texts))
         if n_bytes > MOST_METADATA_BYTES:
             raise OptionError(
-                f"Too large to be taken along: metadata={n_bytes} bytes, limit={MOST_METADATA_BYTES} bytes. Leave "
-                "--keep-metadata out."
+                f"Too large to be taken along: metadata={n_bytes} bytes, limit={MOST_METADATA_BYTES} bytes. Leave ",
+                Option("keep_metadata"),
+                " out.",
             )
         return texts
 
@@ -109,7 +110,9 @@ class NpyLatents(LatentFile):
 
     def _add_metadata(self, notes: dict[str, str], metadata: Metadata) -> dict[str, str]:
         raise OptionError(
-            f"A .npy has no place for metadata: path={self.path}. Leave --keep-metadata out, or write .safetensors."
+            f"A .npy has no place for metadata: path={self.path}. Leave ",
+            Option("keep_metadata"),
+            " out, or write .safetensors.",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tiler.dtypes import DType
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.formats.output_file import OutputFile, PlannedFile
 from tiler.formats.strided_sink import StridedSink, count_bytes
 from tiler.formats.written import WrittenArray
@@ -33,7 +33,9 @@ class Npy(OutputFile):
             OptionError: it is to hold metadata.
         """
         if metadata is not None:
-            raise OptionError(f"A .npy has no place for metadata: path={self.path}. Leave --keep-metadata out.")
+            raise OptionError(
+                f"A .npy has no place for metadata: path={self.path}. Leave ", Option("keep_metadata"), " out."
+            )
         shape = plan.output_shape
         make_sink = partial(NpySink, self.path, shape, self.dtype)
         most_bytes = count_bytes(shape, self.dtype) + 1000

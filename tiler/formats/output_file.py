@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tiler.dtypes import DType
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.fields import Fields
 from tiler.formats.places import check_output
 from tiler.formats.sink import PathLike, Sink, Skeleton
@@ -210,7 +210,11 @@ def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
     if plan.tile_px % file_tile_px or file_tile_px % 16:
         raise OptionError(
             f"Tiles do not consist of whole file tiles: tile={plan.tile_px} px, file tile={file_tile_px} px. The file "
-            "tile must be a multiple of 16 px and divide the tile. Change --tile-size or --file-tile."
+            "tile must be a multiple of 16 px and divide the tile. Change ",
+            Option("tile_size_px"),
+            " or ",
+            Option("file_tile_px"),
+            ".",
         )
     return file_tile_px
 
@@ -224,5 +228,9 @@ def check_lossless(compression: str, quality: int) -> None:
     if quality < 100:
         raise OptionError(
             f"Not to be verified: compression={compression}, quality={quality}; nothing says how far its pixels may be "
-            "off. Use --quality 100, which loses nothing, another compression, or leave --verify out."
+            "off. Use ",
+            Option("quality", 100),
+            ", which loses nothing, another compression, or leave ",
+            Option("verify"),
+            " out.",
         )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from tiler.dtypes import DType
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.fields import Fields
 from tiler.formats.encoded_sink import Appended, EncodedSink, count_encoded_bytes
 from tiler.formats.output_file import OutputFile, PlannedFile
@@ -64,7 +64,9 @@ class Picture(OutputFile):
         if max(shape) > self.side_px:
             raise OptionError(
                 f"Too large for a {self.kind}: image={shape[0]} × {shape[1]} px, at most {self.side_px} px a side. "
-                f"{self._name_tiff()} --compression {'deflate' if self.quality == 100 else 'jpeg'}"
+                f"Write a TIFF, as {self.as_tiff}, with ",
+                Option("compression", "deflate" if self.quality == 100 else "jpeg"),
+                ".",
             )
         said: Fields = {"kind": self.kind, "dtype": self.dtype, **Resolution(self.dpi).fields}
         if self.quality < 100 or self.kind == "JPEG":
@@ -84,8 +86,10 @@ class Picture(OutputFile):
             encoded_bytes=encoded_bytes,
         )
 
-    def _name_tiff(self) -> str:
-        return f"Write a TIFF: tiler decode … {Path(self.path).with_suffix('.tif').name}"
+    @property
+    def as_tiff(self) -> str:
+        """The name that it would have as a TIFF."""
+        return Path(self.path).with_suffix(".tif").name
 
 
 class PictureSink(EncodedSink):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tiler.errors import InputError, OutputExistsError
+from tiler.errors import InputError, Option, OutputExistsError
 
 BESIDE = (".part", ".part.journal", ".part.quarters", ".part.encoded", ".part.old")
 """What may follow the name of an output in the names of what lies beside it, until it is complete."""
@@ -32,7 +32,9 @@ def check_output(path: Path, *, overwrite: bool, marker: str | None = None) -> N
     except OSError as error:  # a name that is too long, a folder above that may not be entered
         raise InputError(f"No place for the output: path={path} ({error.strerror}). Name another.") from error
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"The output exists: path={path}. Use --overwrite to replace it, or another name.")
+        raise OutputExistsError(
+            f"The output exists: path={path}. Use ", Option("overwrite", True), " to replace it, or another name."
+        )
 
 
 def _check_place(path: Path, marker: str | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.dtypes import DType
-from tiler.errors import OptionError
+from tiler.errors import Option, OptionError
 from tiler.formats.encoded_sink import Appended
 from tiler.formats.picture import Picture, PictureSink
 from tiler.formats.resolution import Resolution
@@ -50,8 +50,8 @@ class Png(Picture):
             )
         if self.dtype == "float32":
             raise OptionError(
-                f"No such numbers in a PNG: dtype={self.dtype}, which holds uint8, uint16. {self._name_tiff()} "
-                f"--dtype {self.dtype}"
+                f"No such numbers in a PNG: dtype={self.dtype}, which holds uint8, uint16. Write a TIFF, as "
+                f"{self.as_tiff}."
             )
 
     def check_metadata(self, metadata: Metadata) -> None:
@@ -112,8 +112,9 @@ def check_texts(texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         if not _is_keyword(name) or "\0" in text:
             raise OptionError(
-                f"No text of a PNG: name={printable(name)}. Names have 1 to 79 characters of Latin-1. Leave "
-                "--keep-metadata out, or write a TIFF."
+                f"No text of a PNG: name={printable(name)}. Names have 1 to 79 characters of Latin-1. Leave ",
+                Option("keep_metadata"),
+                " out, or write a TIFF.",
             )
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler import files
-from tiler.errors import InputError
+from tiler.errors import START_OVER, InputError
 from tiler.formats.places import check_output, find_part
 from tiler.window import Window
 
@@ -140,10 +140,7 @@ class Sink(ABC):
         check_output(self.path, overwrite=self._overwrite, marker=self._marker)
 
     def _refuse_part(self, where: str = "", *, what: str = "has changed") -> InputError:
-        return InputError(
-            f"The half-done output {what}: path={self.part_path}{where}. "
-            "Start over with --overwrite and without --resume."
-        )
+        return InputError(f"The half-done output {what}: path={self.part_path}{where}. ", START_OVER)
 
 
 def restore_start(path: Path, content: bytes, *, whole: bool = False) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.codecs import CODECS, Codec
-from tiler.errors import OptionError, TileError
+from tiler.errors import Option, OptionError, TileError
 from tiler.fields import Fields
 from tiler.formats.folder_sink import FolderSink, restore_old
 from tiler.formats.ome_zarr import write_array, write_group
@@ -84,7 +84,9 @@ class Zarr(TiledFile):
     def check_verifiable(self) -> None:
         """Refuse to verify without the library that does."""
         if find_spec("zarr") is None:
-            raise OptionError("A package is missing: --verify of an OME-Zarr needs zarr. Install 'taesd-tiler[zarr]'.")
+            raise OptionError(
+                "A package is missing: ", Option("verify"), " of an OME-Zarr needs zarr. Install 'taesd-tiler[zarr]'."
+            )
 
     @classmethod
     def read_back(cls, path: Path) -> "WrittenZarr":

@@ -8,6 +8,7 @@ file stays as small as the few quarters that a run holds in memory.
 
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,9 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler import files
+from tiler.errors import TileError
+from tiler.jobs.journal_lines import Entry
+from tiler.pyramid import Task, find_children, find_parent, level_window
 
-Place = tuple[int, int]
-"""A slot, and the CRC-32 of what it holds."""
+Place = tuple[int, ...]
+"""A slot, and the CRC-32 of what it holds; empty where nothing is kept."""
+GetQuarter = Callable[[], NDArray[Any] | None]
 
 
 class Quarters:
@@ -26,25 +31,78 @@ class Quarters:
 
     Args:
         path: the file; it is made where it is not.
-        slot_shape: (height, width, channels) of the largest quarter.
-        dtype: of all of them.
+        levels: (height, width) of every level of the pyramid.
+        tile_px: side of a tile.
+        channels: of the pixels.
+        dtype: of the pixels.
     """
 
-    def __init__(self, path: Path, slot_shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-        self.path, self._dtype = path, dtype
-        self._slot_bytes = self._count_bytes(slot_shape)
+    def __init__(
+        self, path: Path, levels: list[tuple[int, int]], tile_px: int, channels: int, dtype: np.dtype[Any]
+    ) -> None:
+        self.path, self._levels, self._tile_px, self._channels, self._dtype = path, levels, tile_px, channels, dtype
+        self._slot_bytes = (-(-tile_px // 2)) ** 2 * channels * dtype.itemsize
         self._file, _ = files.open_or_create(path)
         self._n_slots = 0
         self._free: list[int] = []
+        self._waiting: dict[Task, GetQuarter] = {}
         self._lock = Lock()
 
-    def reserve(self, slots: set[int]) -> None:
-        """Leave slots alone that hold something from an earlier run; all others are free."""
-        self._n_slots = max(slots, default=-1) + 1
-        self._free = sorted(set(range(self._n_slots)) - slots, reverse=True)
+    def settle(self, finished: dict[Task, Place]) -> None:
+        """Take as unfinished, from the top down, what is needed for the level above and is not there."""
+        waiting = set()
+        for task in sorted(finished, reverse=True):
+            if task[0] == len(self._levels) - 1 or find_parent(task) in finished:
+                continue
+            if self._get(task, finished[task]) is None:
+                del finished[task]
+            else:
+                waiting.add(finished[task][0])
+        # Slots that hold nothing of these are free.
+        self._n_slots = max(waiting, default=-1) + 1
+        self._free = sorted(set(range(self._n_slots)) - waiting, reverse=True)
 
-    def put(self, quarter: NDArray[Any]) -> Place:
-        """Keep a quarter and say where."""
+    def wait(self, task: Task, get_quarter: GetQuarter | None) -> None:
+        """Note how to get the quarter of a finished task, None where it is not needed; those below it are not now."""
+        with self._lock:
+            if get_quarter is not None:
+                self._waiting[task] = get_quarter
+            for child in find_children(task):
+                self._waiting.pop(child, None)
+
+    def keep(self, entries: list[Entry]) -> None:
+        """Bring to the disk what is still needed of tasks that are to be noted, and say in their entries where."""
+        with self._lock:
+            # Of most tiles the one above is finished too by now, and the quarter is of no more use.
+            waiting = [(entry, self._waiting.get((entry[0], entry[1], entry[2]))) for entry in entries]
+        for entry, get_quarter in waiting:
+            quarter = None if get_quarter is None else get_quarter()
+            entry[4:] = () if quarter is None else self._put(quarter)
+        files.sync(self._file)
+
+    def recall(self, task: Task, place: Place) -> NDArray[Any]:
+        """Return the quarter of a task.
+
+        Raises:
+            TileError: the file is damaged.
+        """
+        quarter = self._get(task, place)
+        if quarter is None:
+            raise TileError(
+                f"A file changed while it was in use: path={self.path}. A run that goes on makes it again."
+            )
+        return quarter
+
+    def release(self, place: Place) -> None:
+        """Give a slot to whoever comes next."""
+        with self._lock:
+            self._free += place[:1]
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+    def _put(self, quarter: NDArray[Any]) -> Place:
         with self._lock:
             if not self._free:
                 self._free.append(self._n_slots)
@@ -54,27 +112,14 @@ class Quarters:
         files.write_at(self._file, content, slot * self._slot_bytes)
         return slot, zlib.crc32(content)
 
-    def get(self, place: Place, shape: tuple[int, int, int]) -> NDArray[Any] | None:
-        """Return a quarter, None where the slot holds something else by now."""
-        slot, check = place
-        n_bytes = self._count_bytes(shape)
-        content = files.read_at(self._file, n_bytes, slot * self._slot_bytes)
-        if len(content) != n_bytes or zlib.crc32(content) != check:
+    def _get(self, task: Task, place: Place) -> NDArray[Any] | None:
+        """Return a quarter, None where none is kept or the slot holds something else by now."""
+        if not place:
+            return None
+        height, width = level_window(self._levels, self._tile_px, task).shape
+        shape = -(-height // 2), -(-width // 2), self._channels
+        n_bytes = math.prod(shape) * self._dtype.itemsize
+        content = files.read_at(self._file, n_bytes, place[0] * self._slot_bytes)
+        if len(content) != n_bytes or zlib.crc32(content) != place[1]:
             return None
         return np.frombuffer(content, self._dtype).reshape(shape)
-
-    def _count_bytes(self, shape: tuple[int, int, int]) -> int:
-        return math.prod(shape) * self._dtype.itemsize
-
-    def release(self, slot: int) -> None:
-        """Give a slot to whoever comes next."""
-        with self._lock:
-            self._free.append(slot)
-
-    def sync(self) -> None:
-        """Wait until all quarters are on the disk."""
-        files.sync(self._file)
-
-    def close(self) -> None:
-        """Release the file."""
-        self._file.close()
