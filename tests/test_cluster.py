@@ -23,13 +23,13 @@ from tiler.command.cli import main
 from tiler.errors import InputError, OptionError, RefusedError, TileError
 from tiler.formats.tiff import TiffSink
 from tiler.formats.zarr import ZarrSink
-from tiler.jobs import journal as journal_module
-from tiler.jobs import room
+from tiler.jobs import notes, room
 from tiler.jobs.cluster import Cluster, describe_tasks
 from tiler.jobs.far_tasks import open_tasks
 from tiler.jobs.job import run_job
 from tiler.jobs.journal import Journal
-from tiler.jobs.journal_file import find_journal, parse
+from tiler.jobs.journal_file import find_journal
+from tiler.jobs.journal_lines import parse
 from tiler.profile import Profile
 from tiler.pyramid import find_parent
 from tiler.sources.source import fingerprint_source
@@ -113,7 +113,7 @@ def test_so_many_workers_give_the_same_pixels(tmp_path, n_workers, whole):
 
 @pytest.mark.parametrize("kind", ["deflate", "jpeg", *(pytest.param(each, marks=slow) for each in ("npy", "zarr"))])
 def test_a_worker_that_is_killed_loses_only_its_tiles(tmp_path, monkeypatch, kind, whole):
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    monkeypatch.setattr(notes, "SYNC_SECONDS", 0)
     cluster = SmallCluster(tmp_path, 2)
     folder = tmp_path / "job"
     folder.mkdir()
@@ -150,7 +150,7 @@ def test_a_worker_that_is_killed_loses_only_its_tiles(tmp_path, monkeypatch, kin
     ],
 )
 def test_when_the_scheduler_is_killed_the_job_goes_on(tmp_path, client, monkeypatch, kind, on_cluster, whole):
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.2)
+    monkeypatch.setattr(notes, "SYNC_SECONDS", 0.2)
     other = SmallCluster(tmp_path, 2)
     folder = tmp_path / "job"
     folder.mkdir()
@@ -177,11 +177,11 @@ import sys
 from pathlib import Path
 from distributed import Client
 from test_cluster import make_far_job
-from tiler.jobs import journal
+from tiler.jobs import notes
 from tiler.jobs.cluster import Cluster
 from tiler.jobs.job import run_job
 
-journal.SYNC_SECONDS = 0.2
+notes.SYNC_SECONDS = 0.2
 if __name__ == "__main__":
     address, folder, kind = sys.argv[1:]
     with Client(address) as client:

@@ -17,7 +17,8 @@ from tiler.formats.tiff import TiffSink
 from tiler.formats.zarr import ZarrSink
 from tiler.jobs.job import run_job
 from tiler.jobs.journal import Journal
-from tiler.jobs.journal_file import find_journal, parse, unpack_skeleton
+from tiler.jobs.journal_file import find_journal
+from tiler.jobs.journal_lines import parse, unpack_skeleton
 
 # TIFFs of every compression with their pyramids; array files; pictures, which are encoded at the end; shards.
 TIFFS = ["none", "deflate", "lzw", "zstd", "webp", "jpeg", "jxl"]

@@ -15,10 +15,10 @@ from small_job import CountingModel, make_job, read_result, run_whole
 
 from tiler import files
 from tiler.errors import InputError, OutputExistsError, TileError
-from tiler.jobs import journal as journal_module
+from tiler.jobs import notes
 from tiler.jobs.job import run_job
 from tiler.jobs.journal import Journal
-from tiler.jobs.journal_file import parse
+from tiler.jobs.journal_lines import parse
 
 KINDS = ["npy", "deflate", "jpeg", "png", "latents", "zarr"]
 # What a power cut leaves of folders is not made here.
@@ -65,7 +65,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def often_synced(monkeypatch):
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    monkeypatch.setattr(notes, "SYNC_SECONDS", 0)
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from small_job import KINDS, CountingModel, make_job, read_result, run_whole
 from tiler import files
 from tiler.errors import ChangedError, InputError, NonFiniteError, OutputExistsError, TileError
 from tiler.fields import find_difference
-from tiler.jobs import journal as journal_module
+from tiler.jobs import notes
 from tiler.jobs.job import run_job
-from tiler.jobs.journal_file import JournalReader, find_journal, make_line, parse, read_identity
+from tiler.jobs.journal_file import JournalReader, find_journal, read_identity
+from tiler.jobs.journal_lines import make_line, parse
 from tiler.sources.ranges import treat_nonfinite
 from tiler.sources.source import fingerprint_source
 
@@ -209,7 +210,7 @@ def test_lines_behind_a_damaged_one_are_believed_but_not_behind_damaged_fields()
 def test_a_journal_that_has_lost_its_beginning_still_tells_of_the_rest(tmp_path, monkeypatch):
     """A sector, in which both headers were, and a few lines."""
     monkeypatch.setattr("tiler.jobs.journal_file.COPY_BYTES", 2**13)
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    monkeypatch.setattr(notes, "SYNC_SECONDS", 0)
     (tmp_path / "whole").mkdir()
     whole = run_whole(tmp_path / "whole", "none", height=80, width=80)
     with pytest.raises(Broken):
@@ -241,7 +242,7 @@ def test_quarters_that_are_gone_are_made_again(tmp_path, whole):
 @pytest.mark.parametrize("seconds", [0, 0.02, 2])
 def test_quarters_stay_few(tmp_path, monkeypatch, seconds):
     """256 tiles and their 85 nodes; only what waits for a node above takes space, and that again and again."""
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", seconds)
+    monkeypatch.setattr(notes, "SYNC_SECONDS", seconds)
     sizes = []
     path = tmp_path / "image.tif.part.quarters"
     model = CountingModel(lambda number: sizes.append(path.stat().st_size))
@@ -467,7 +468,7 @@ def test_whatever_stops_a_run_keeps_what_is_finished(tmp_path, monkeypatch, erro
 @every_kind
 def test_a_line_is_on_the_disk_only_after_what_it_tells_of(tmp_path, kind, monkeypatch):
     """Data first: nothing is written to the part between its last sync and the line that tells of it."""
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    monkeypatch.setattr(notes, "SYNC_SECONDS", 0)
     log = []
     write, sync = files.write_at, files.sync
 
@@ -500,7 +501,7 @@ def test_syncs_are_seconds_apart(tmp_path, monkeypatch):
 
 def test_after_a_failed_sync_nothing_more_is_believed(tmp_path, monkeypatch, whole):
     """The system tells of lost pages once; the next sync would succeed without them."""
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    monkeypatch.setattr(notes, "SYNC_SECONDS", 0)
     sync, calls = files.sync, []
 
     def lose(file):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from small_job import read_result
 
-from tiler.jobs.journal_file import find_journal, parse
+from tiler.jobs.journal_file import find_journal
+from tiler.jobs.journal_lines import parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,8 +23,8 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import RepeatModel
 from tiler import api
 from tiler.command import cli
-from tiler.jobs import journal
-journal.SYNC_SECONDS = {sync_seconds}
+from tiler.jobs import notes
+notes.SYNC_SECONDS = {sync_seconds}
 calls = os.open({calls!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 class SlowModel(RepeatModel):

@@ -184,8 +184,8 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import RepeatModel
 from tiler import api
 from tiler.command import cli
-from tiler.jobs import journal
-journal.SYNC_SECONDS = 0
+from tiler.jobs import notes
+notes.SYNC_SECONDS = 0
 api.load_model = lambda *_: RepeatModel()
 cli.main(sys.argv[1:])
 """

@@ -6,7 +6,8 @@ from tiler.fields import Fields, find_difference
 from tiler.formats.output_file import PlannedFile
 from tiler.formats.places import find_part
 from tiler.formats.sink import Piece
-from tiler.jobs.journal_file import COMPLETE, FORMAT, JournalFile, is_taken_back
+from tiler.jobs.journal_file import JournalFile
+from tiler.jobs.journal_lines import COMPLETE, FORMAT, find_task, is_taken_back
 from tiler.plan import Plan
 from tiler.pyramid import Task
 
@@ -29,7 +30,7 @@ class HalfDone:
             if entry[0] == COMPLETE:
                 self.completed = tuple(entry[1:])
                 continue
-            task = entry[0], entry[1], entry[2]
+            task = find_task(entry)
             if is_taken_back(entry):
                 self.pieces.pop(task, None)
                 self.quarters.pop(task, None)
@@ -63,6 +64,7 @@ class HalfDone:
                 f"A file without a journal is in the way: path={part}. Move it, or use {Option('overwrite', True)} "
                 f"to replace it."
             )
+        self.pieces, self.quarters = {}, {}
         return False
 
     def _check_begun(self, difference: str | None, resume: bool) -> None:

@@ -14,7 +14,7 @@ from tiler.formats.output_file import PlannedFile
 from tiler.formats.sink import Sink
 from tiler.jobs.engine import Turns, run_tile
 from tiler.jobs.journal import Journal
-from tiler.jobs.journal_file import FORMAT
+from tiler.jobs.journal_lines import FORMAT
 from tiler.jobs.kept import check_in_threads
 from tiler.jobs.room import check_disk, check_memory
 from tiler.jobs.schedule import Progress, run_plan

@@ -12,33 +12,28 @@ Beside ``NAME.part`` lies ``NAME.part.journal``, and for a JPEG pyramid ``NAME.p
    all for a later run, or removes it.
 """
 
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from tiler import files
-from tiler.errors import ChangedError, TileError
+from tiler.errors import ChangedError
 from tiler.fields import Fields
 from tiler.formats.output_file import PlannedFile
 from tiler.formats.places import find_part
 from tiler.formats.sink import Piece, Sink
 from tiler.jobs.half_done import HalfDone
-from tiler.jobs.journal_file import COMPLETE, Entry, JournalFile, find_journal
-from tiler.jobs.kept import Check, find_damaged
-from tiler.jobs.quarters import Quarters
+from tiler.jobs.journal_file import JournalFile, find_journal
+from tiler.jobs.journal_lines import COMPLETE
+from tiler.jobs.kept import Check, find_damaged, find_written
+from tiler.jobs.notes import Notes
+from tiler.jobs.quarters import GetQuarter, Quarters
 from tiler.plan import Plan
-from tiler.pyramid import Task, find_children, find_parent, halve, level_window
+from tiler.pyramid import Task, halve, level_window
 
 if TYPE_CHECKING:
     from tiler.jobs.schedule import Progress
-
-GetQuarter = Callable[[], NDArray[Any] | None]
-SYNC_SECONDS = 2.0
-"""A task is on the disk at most so long after the one before it; a sync takes some 10 ms."""
 
 
 class Journal:
@@ -61,17 +56,10 @@ class Journal:
         self._quarters: Quarters | None = None
         self._quarters_path = self.part.with_name(self.part.name + ".quarters")
         self._sink: Sink | None = None
-        self._pending: list[Entry] = []
-        self._waiting: dict[Task, GetQuarter] = {}
-        self._lost = self._cleared = self._encoded = False
+        self._notes: Notes | None = None
+        self._cleared = self._encoded = False
         self.n_resumed = self.n_damaged = 0
-        self._lock, self._syncing = Lock(), Lock()
-        self._synced_at = time.monotonic()
         self._file = JournalFile.open(find_journal(output.path), output.path)
-        self._finished: dict[Task, tuple[int, ...]] = {}
-        """Where the quarter of each finished task is kept; mostly nothing."""
-        self._pieces: dict[Task, Piece] = {}
-        """What tasks have left that an earlier run did; at last only of those of which nothing else is known."""
         try:
             found = HalfDone(self._file, output, plan)
             self.resumed = found.resolve(fields, resume=resume)
@@ -79,8 +67,10 @@ class Journal:
             self.leave(error)
             raise
         self._completed = found.completed
-        if self.resumed:
-            self._finished, self._pieces = found.quarters, found.pieces
+        self._finished = found.quarters
+        """Where the quarter of each finished task is kept; mostly nothing."""
+        self._pieces = found.pieces
+        """What tasks have left that an earlier run did; at last only of those of which nothing else is known."""
 
     @property
     def identity(self) -> str:
@@ -110,8 +100,8 @@ class Journal:
         sink = self._output.open_sink(begun=begun, description=description)
         self._sink = sink
         if len(sink.levels) > 1 and not sink.reads_back:
-            side = -(-self._plan.tile_px // 2)
-            self._quarters = Quarters(self._quarters_path, (side, side, self._plan.output_shape[2]), sink.dtype)
+            channels = self._plan.output_shape[2]
+            self._quarters = Quarters(self._quarters_path, sink.levels, self._plan.tile_px, channels, sink.dtype)
         if not self.resumed:
             sink.sync()
             self._file.begin(self._fields, sink.skeleton)
@@ -134,32 +124,14 @@ class Journal:
             self._file.append([*task] for task in damaged)
             for task in damaged:
                 del self._finished[task], self._pieces[task]
-            self._sink.keep(
-                [
-                    (task[0], level_window(self._sink.levels, self._plan.tile_px, task), piece)
-                    for task, piece in self._pieces.items()
-                ]
-            )
+            self._sink.keep([find_written(self._sink, self._plan, *each) for each in self._pieces.items()])
             self.n_damaged = len(damaged)
         if self._quarters is not None:
-            self._find_quarters(self._quarters)
+            self._quarters.settle(self._finished)
         # Whole, but what the level above needs of them is not: of these alone it is still to be known.
         self._pieces = {task: piece for task, piece in self._pieces.items() if task not in self._finished}
         self.n_resumed = self.n_finished
-
-    def _find_quarters(self, quarters: Quarters) -> None:
-        """Take as unfinished, from the top down, what is needed for the level above and is not there."""
-        assert self._sink is not None
-        last = len(self._sink.levels) - 1
-        waiting = set()
-        for task in sorted(self._finished, reverse=True):
-            if task[0] == last or find_parent(task) in self._finished:
-                continue
-            if self._read_quarter(quarters, task) is None:
-                del self._finished[task]
-            else:
-                waiting.add(self._finished[task][0])
-        quarters.reserve(waiting)
+        self._notes = Notes(self._file, self._sink, self._quarters, self._finished, self._pieces)
 
     def has_finished(self, task: Task) -> bool:
         """Say whether a task needs no more work: it is written, and what the level above needs of it is there."""
@@ -176,84 +148,19 @@ class Journal:
             TileError: the file is damaged.
         """
         assert self._sink is not None
-        if self._quarters is None:
-            return halve(self._sink.read(task[0], level_window(self._sink.levels, self._plan.tile_px, task)))
-        quarter = self._read_quarter(self._quarters, task)
-        if quarter is None:
-            raise TileError(
-                f"A file changed while it was in use: path={self._quarters_path}. A run that goes on makes it again."
-            )
-        return quarter
-
-    def _read_quarter(self, quarters: Quarters, task: Task) -> NDArray[Any] | None:
-        assert self._sink is not None
-        place = self._finished[task]
-        if not place:
-            return None
-        height, width = level_window(self._sink.levels, self._plan.tile_px, task).shape
-        shape = -(-height // 2), -(-width // 2), self._plan.output_shape[2]
-        return quarters.get((place[0], place[1]), shape)
+        if self._quarters is not None:
+            return self._quarters.recall(task, self._finished[task])
+        return halve(self._sink.read(task[0], level_window(self._sink.levels, self._plan.tile_px, task)))
 
     def finish(self, task: Task, piece: Piece | None, get_quarter: GetQuarter | None) -> None:
-        """Note that a task is finished: what it is to write is written. Called from many threads.
-
-        Args:
-            task: which.
-            piece: what it has left, None where an earlier run had written it.
-            get_quarter: gives its quarter; None where there is none, or it cannot be had: a run that goes on then
-                does the task again, unless the one above is finished too.
-        """
-        with self._lock:
-            self._pending.append([*task, piece or self._pieces[task]])
-            if self._quarters is not None and get_quarter is not None and not self.has_finished(find_parent(task)):
-                self._waiting[task] = get_quarter
-            for child in find_children(task):
-                self._waiting.pop(child, None)
-            due = time.monotonic() - self._synced_at >= SYNC_SECONDS
-        if due and self._syncing.acquire(blocking=False):
-            try:
-                self._sync()
-            finally:
-                self._syncing.release()
+        """Note that a task is finished; see ``Notes``."""
+        assert self._notes is not None
+        self._notes.finish(task, piece, get_quarter)
 
     def sync(self) -> None:
         """Wait until all that was finished is on the disk, and noted there."""
-        with self._syncing:
-            self._sync()
-
-    def _sync(self) -> None:
-        assert self._sink is not None
-        with self._lock:
-            entries, self._pending = self._pending, []
-            # Of most tiles the one above is finished too by now, and the quarter is of no more use.
-            waiting = [(entry, self._waiting.get((entry[0], entry[1], entry[2]))) for entry in entries]
-        if not entries or self._lost:
-            return
-        try:
-            self._sink.sync()
-            if self._quarters is not None:
-                for entry, get_quarter in waiting:
-                    quarter = get_quarter() if get_quarter is not None else None
-                    entry[4:] = self._quarters.put(quarter) if quarter is not None else ()
-                self._quarters.sync()
-        except OSError:
-            # The system reports this once: what it lost then, a later sync would call written.
-            self._lost = True
-            raise
-        try:
-            self._file.append(entries)
-        except OSError:
-            with self._lock:
-                self._pending = entries + self._pending
-            raise
-        for entry in entries:
-            task = entry[0], entry[1], entry[2]
-            self._finished[task] = tuple(entry[4:])
-            if self._quarters is not None:
-                for child in find_children(task):
-                    for slot in self._finished.get(child, ())[:1]:
-                        self._quarters.release(slot)
-        self._synced_at = time.monotonic()
+        if self._notes is not None:
+            self._notes.sync()
 
     def commit(self) -> None:
         """Give the complete output its name; nothing else stays."""

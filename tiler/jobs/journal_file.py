@@ -2,14 +2,11 @@
 
 import fcntl
 import io
-import json
 import os
-import zlib
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 from tiler import files
@@ -21,6 +18,7 @@ from tiler.jobs.journal_lines import (
     FORMAT,
     Entry,
     LineReader,
+    find_task,
     is_taken_back,
     make_line,
     pack_skeleton,
@@ -173,7 +171,7 @@ class JournalReader:
         for line in lines:
             _, entry = self._lines.read(line)
             if entry is not None and entry[0] != COMPLETE:
-                task = entry[0], entry[1], entry[2]
+                task = find_task(entry)
                 if is_taken_back(entry):
                     self._noted.discard(task)
                 else:

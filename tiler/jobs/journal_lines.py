@@ -19,10 +19,10 @@ has doubled.
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
 from typing import Any
 
 from tiler.formats.sink import Skeleton
+from tiler.pyramid import Task
 
 FORMAT = 2
 """Journals of format 1 noted neither places nor checksums."""
@@ -61,6 +61,11 @@ class LineReader:
             self.header["fields"] = said
         self.seed = seed
         return True, None
+
+
+def find_task(entry: Entry) -> Task:
+    """Return the task that an entry is of."""
+    return entry[0], entry[1], entry[2]
 
 
 def is_taken_back(entry: Entry) -> bool:

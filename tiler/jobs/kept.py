@@ -38,7 +38,7 @@ def find_damaged(
         check: reads it.
         progress: told how many tiles are whole, so far.
     """
-    written = [(task, (task[0], level_window(sink.levels, plan.tile_px, task), pieces[task])) for task in pieces]
+    written = [(task, find_written(sink, plan, task, piece)) for task, piece in pieces.items()]
     written.sort(key=lambda each: sink.place(each[1]))
     batches = [written[start : start + BATCH] for start in range(0, len(written), BATCH)]
     if not written:
@@ -55,6 +55,11 @@ def find_damaged(
             for _ in batch:
                 phase.count()
     return damaged
+
+
+def find_written(sink: Sink, plan: Plan, task: Task, piece: Piece) -> Written:
+    """Return what a task has written."""
+    return task[0], level_window(sink.levels, plan.tile_px, task), piece
 
 
 def check_in_threads(sink: Sink, workers: int) -> Check:

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from tiler import files
 from tiler.errors import TileError
-from tiler.jobs.journal_lines import Entry
+from tiler.jobs.journal_lines import Entry, find_task
 from tiler.pyramid import Task, find_children, find_parent, level_window
 
 Place = tuple[int, ...]
 """A slot, and the CRC-32 of what it holds; empty where nothing is kept."""
 GetQuarter = Callable[[], NDArray[Any] | None]
+Waiting = tuple[Entry, GetQuarter | None]
+"""What is to be noted of a task, and how to get its quarter, if that is needed."""
 
 
 class Quarters:
@@ -64,17 +66,18 @@ class Quarters:
 
     def wait(self, task: Task, get_quarter: GetQuarter | None) -> None:
         """Note how to get the quarter of a finished task, None where it is not needed; those below it are not now."""
-        with self._lock:
-            if get_quarter is not None:
-                self._waiting[task] = get_quarter
-            for child in find_children(task):
-                self._waiting.pop(child, None)
+        if get_quarter is not None:
+            self._waiting[task] = get_quarter
+        for child in find_children(task):
+            self._waiting.pop(child, None)
 
-    def keep(self, entries: list[Entry]) -> None:
-        """Bring to the disk what is still needed of tasks that are to be noted, and say in their entries where."""
-        with self._lock:
-            # Of most tiles the one above is finished too by now, and the quarter is of no more use.
-            waiting = [(entry, self._waiting.get((entry[0], entry[1], entry[2]))) for entry in entries]
+    def find_waiting(self, entries: list[Entry]) -> list[Waiting]:
+        """Return tasks that are to be noted, with how to get what is still needed of them."""
+        # Of most tiles the one above is finished too by now, and the quarter is of no more use.
+        return [(entry, self._waiting.get(find_task(entry))) for entry in entries]
+
+    def keep(self, waiting: list[Waiting]) -> None:
+        """Bring quarters to the disk, and say in the entries of their tasks where."""
         for entry, get_quarter in waiting:
             quarter = None if get_quarter is None else get_quarter()
             entry[4:] = () if quarter is None else self._put(quarter)
@@ -88,9 +91,7 @@ class Quarters:
         """
         quarter = self._get(task, place)
         if quarter is None:
-            raise TileError(
-                f"A file changed while it was in use: path={self.path}. A run that goes on makes it again."
-            )
+            raise TileError(f"A file changed while it was in use: path={self.path}. A run that goes on makes it again.")
         return quarter
 
     def release(self, place: Place) -> None:
