@@ -133,7 +133,7 @@ class Plan:
     region: Window | None = None
     """The part of the image that is made, output px; None for all of it."""
     margins: tuple[int, int] = (0, 0)
-    """How far the source goes on beyond each end of its rows and of its columns, latent px; see ``wrap.py``."""
+    """How far the source goes on beyond each end of its rows and of its columns, latent px; see ``positions.py``."""
     held_bytes: int = 0
     """What the source keeps in memory beside the windows that are read."""
     spool_bytes: int = 0

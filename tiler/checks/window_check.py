@@ -121,7 +121,7 @@ def gather_plainly(
         network: the geometry of the pass.
         reference: its plain model.
         groups: groups of neighbouring channels of equal size.
-        margins: rows and columns at each end that do not count, because they are there already; see ``wrap.py``.
+        margins: rows and columns at each end that do not count, because they are there already; see ``positions.py``.
 
     Raises:
         InputError: the latents hold NaN or Inf.
