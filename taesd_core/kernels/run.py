@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_int64
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ Spans = tuple[Span, Span]
 
 
 class Threads:
-    """Threads that share work; the one that asks is one of them.
+    """Threads that runs share; the one that asks for a run is one of them.
 
     Args:
         number: how many.
@@ -27,16 +28,49 @@ class Threads:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._pool = ThreadPoolExecutor(max(number - 1, 1), thread_name_prefix="kernels")
+        self.pool = ThreadPoolExecutor(max(number - 1, 1), thread_name_prefix="kernels")
 
-    def share(self, job: Job, works: Sequence[Work]) -> None:
+
+class Team:
+    """The threads of one run: those that are free, and more as they become free.
+
+    They wait for each other many times in a run, so helpers stay for all of it.
+    """
+
+    def __init__(self, threads: Threads, works: Sequence[Work]) -> None:
+        self._work, *others = works
+        self._parted = False
+        self._helpers: list[SimpleQueue[Job | None]] = []
+        """What each of them is to do."""
+        self._done: SimpleQueue[None] = SimpleQueue()
+        self._begun = [threads.pool.submit(self._help, work) for work in others]
+
+    def share(self, job: Job) -> None:
         """Let all threads do a job."""
-        others = [self._pool.submit(job, work) for work in works[1:]]
-        job(works[0])
-        for each in others:
-            # One that has not begun has nothing left to do.
-            if not each.cancel():
-                each.result()
+        helpers = self._helpers[:]
+        for each in helpers:
+            each.put(job)
+        job(self._work)
+        for _ in helpers:
+            self._done.get()
+
+    def part(self) -> None:
+        """Let the helpers go, and wait until they have."""
+        self._parted = True
+        for each in self._helpers:
+            each.put(None)
+        for begun in self._begun:
+            if not begun.cancel():
+                begun.result()
+
+    def _help(self, work: Work) -> None:
+        jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._helpers.append(jobs)
+        while not self._parted and (job := jobs.get()) is not None:
+            try:
+                job(work)
+            finally:
+                self._done.put(None)
 
 
 class Run:
@@ -61,7 +95,7 @@ class Run:
         image: NDArray[Any] | None = None, to_pixels: Function | None = None,
     ) -> None:  # fmt: skip
         self._steps, self._window, self._spans, self._kept = steps, window, spans, kept
-        self._threads, self._image, self._to_pixels = threads, image, to_pixels
+        self._image, self._to_pixels = image, to_pixels
         self._clamp = load_functions()["clamp"] if clamped else None
         shapes = [step.shape for step in steps]
         rows, columns = (
@@ -71,13 +105,14 @@ class Run:
         layout = lay_out(shapes, rows, columns, threads.number, keeps_last=image is None)
         memory.begin(layout.size)
         self._turns, self._flags = layout.turns, np.zeros((threads.number, lanes()), np.float32)
-        self._works = [Work(memory.take(layout.scratch).ctypes.data, each.ctypes.data) for each in self._flags]
+        works = [Work(memory.take(layout.scratch).ctypes.data, each.ctypes.data) for each in self._flags]
         assert columns[0].length * window.shape[2] % ALIGNMENT == 0 or not clamped, "Whole vectors are clamped."
         channels = [window.shape[2], *(shape.n_out for shape in shapes)]
         self.maps = [
             Map(memory.take(size), *each)
             for size, *each in zip(layout.maps, rows, columns, channels, layout.slots, strict=True)
         ]
+        self._team = Team(threads, works)
 
     @property
     def finite(self) -> bool:
@@ -86,18 +121,25 @@ class Run:
 
     def run(self) -> Map:
         """Make all maps, and return the last one."""
-        for number, first, last in self._turns:
-            out = self.maps[number]
-            if number == 0:
-                self._enter(out, first, last)
-                continue
-            step = self._steps[number - 1]
-            x, added = self.maps[number - 1], self.maps[number - 1 - step.shape.skip]
-            self._threads.share(step.make_job(x, out, added, first, last), self._works)
-            out.clear_edges(first, last)
-            if number == len(self._steps) and self._image is not None:
-                self._draw(out, first, last)
+        try:
+            for turn in self._turns:
+                self._make(*turn)
+        finally:
+            self._team.part()
         return self.maps[-1]
+
+    def _make(self, number: int, first: int, last: int) -> None:
+        """Make rows of a map."""
+        out = self.maps[number]
+        if number == 0:
+            self._enter(out, first, last)
+            return
+        step = self._steps[number - 1]
+        x, added = self.maps[number - 1], self.maps[number - 1 - step.shape.skip]
+        self._team.share(step.make_job(x, out, added, first, last))
+        out.clear_edges(first, last)
+        if number == len(self._steps) and self._image is not None:
+            self._draw(out, first, last)
 
     def _enter(self, x: Map, first: int, last: int) -> None:
         """Take rows of the window, as far as it goes."""
@@ -124,4 +166,4 @@ class Run:
             0, last - first, right - left, channels, values.row, values.slots, first - values.rows.start,
             values.channels, width * channels,
         )  # fmt: skip
-        self._threads.share(lambda _: to_pixels(*places, numbers), self._works)
+        self._team.share(lambda _: to_pixels(*places, numbers))
