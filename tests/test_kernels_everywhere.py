@@ -25,7 +25,8 @@ LONG = [(1, 150), (150, 1), (3, 101), (97, 2)]
 def tensors_of(state):
     """Return the weights of a state_dict of a model of PyTorch as our tensors."""
     found = []
-    names = list(state)
+    # A block has its pool in front.
+    names = sorted(state, key=lambda name: (int(name.partition(".")[0]), ".conv." in name))
     for number, name in enumerate(names):
         values = state[name].numpy()
         if values.ndim == 4:

@@ -17,7 +17,7 @@ from taesd_core.kernels.turns import Turn, plan_turns
 from taesd_core.layers import Layers
 from taesd_core.receptive_field import halo_of, scale_of, stages
 
-RUNTIME_BYTES = 140_000_000
+RUNTIME_BYTES = 155_000_000
 """What Python takes with NumPy, the engine and the compiler loaded, where it must compile first; measured."""
 TURN_PX = 24_576
 """Of a map that each thread makes at a time: enough to make little of what it costs to begin, when kernels come into
