@@ -1,6 +1,7 @@
 """ICC profiles: is one whole, does it fit the picture, and what do its curves and its matrix say.
 
-A profile with a matrix and curves is read here; one with tables is left to Little CMS.
+A profile with a matrix and curves is read here, for it is computed with more digits than Little CMS does (see
+``encoding.py``); one with tables is left to that.
 Source: ICC.1:2022, sections 7 to 10, with the types of version 2.
 """
 

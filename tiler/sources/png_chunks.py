@@ -1,4 +1,4 @@
-"""What a PNG says in its chunks: of its size, its colours, of further frames, and in texts and EXIF, wherever they are.
+"""What a PNG says in chunks that libvips does not hand on: of colours, of further frames, in texts behind the pixels.
 
 Of several that speak of colours, the first of this order counts: cICP, iCCP, sRGB, gAMA with cHRM.
 Source: PNG (third edition), 4.3, 11.3.2 and 11.3.6.1 (acTL), 11.3.3 and 11.3.4.5 (texts, eXIf).
