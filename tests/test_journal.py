@@ -492,6 +492,7 @@ def test_a_line_is_on_the_disk_only_after_what_it_tells_of(tmp_path, kind, monke
 
 
 def test_syncs_are_seconds_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(notes, "SYNC_SECONDS", 1000)
     n_syncs = []
     sync = files.sync
     monkeypatch.setattr(files, "sync", lambda file: (n_syncs.append(1), sync(file)))

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from tiler.errors import InputError, OptionError, OutputExistsError
-from tiler.formats import latents
-from tiler.formats.latents import LatentPngSink, SafetensorsSink
+from tiler.formats import png_latents
+from tiler.formats.latents import SafetensorsSink
+from tiler.formats.png_latents import LatentPngSink
 from tiler.sources.opening import open_latents
 from tiler.window import Span, Window
 
@@ -131,7 +132,7 @@ import numpy as np
 from pathlib import Path
 from taesd_core.network import Network
 from tiler.plan import Plan
-from tiler.formats.latents import LatentPngSink, PngLatents
+from tiler.formats.png_latents import LatentPngSink, PngLatents
 from tiler.window import Span, Window
 
 def read(name):
@@ -164,7 +165,7 @@ def test_completing_a_png_takes_the_predicted_memory(tmp_path):
 def test_what_does_not_fit_a_png_is_refused(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="channels=16"):
         LatentPngSink(tmp_path / "a.png", (5, 5, 16))
-    monkeypatch.setattr(latents, "PNG_LIMIT_PX", 24)
+    monkeypatch.setattr(png_latents, "PNG_LIMIT_PX", 24)
     with pytest.raises(OptionError, match="Too many latents for a PNG: size=5 × 5, limit=24"):
         LatentPngSink(tmp_path / "a.png", (5, 5, 4))
     assert not list(tmp_path.iterdir())

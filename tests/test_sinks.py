@@ -24,11 +24,12 @@ from tiler.codecs import CODECS
 from tiler.errors import InputError, OutputExistsError, TileError
 from tiler.formats.encoded_sink import count_encoded_bytes
 from tiler.formats.jpeg_webp import Jpeg, WebP
-from tiler.formats.latents import LatentPngSink, SafetensorsSink
+from tiler.formats.latents import SafetensorsSink
 from tiler.formats.npy import NpySink
 from tiler.formats.picture import PictureSink
 from tiler.formats.places import check_apart, check_output
 from tiler.formats.png import Png
+from tiler.formats.png_latents import LatentPngSink
 from tiler.formats.tiff import TiffSink
 from tiler.window import Span, Window
 

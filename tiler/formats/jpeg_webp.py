@@ -86,9 +86,8 @@ class Jpeg(PillowPicture):
         for size in (len(exif.tobytes()), len(rest.add_to("{}"))):
             if size > MOST_JPEG_METADATA_BYTES:
                 raise OptionError(
-                    f"Too large for a JPEG: metadata={size} bytes, limit={MOST_JPEG_METADATA_BYTES} bytes. Leave ",
-                    Option("keep_metadata"),
-                    " out, or write a PNG, WebP or TIFF.",
+                    f"Too large for a JPEG: metadata={size} bytes, limit={MOST_JPEG_METADATA_BYTES} bytes. Leave "
+                    f"{Option('keep_metadata')} out, or write a PNG, WebP or TIFF."
                 )
 
     def _choose_options(self, exif: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Npy(OutputFile):
         """
         if metadata is not None:
             raise OptionError(
-                f"A .npy has no place for metadata: path={self.path}. Leave ", Option("keep_metadata"), " out."
+                f"A .npy has no place for metadata: path={self.path}. Leave {Option('keep_metadata')} out."
             )
         shape = plan.output_shape
         make_sink = partial(NpySink, self.path, shape, self.dtype)

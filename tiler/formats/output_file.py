@@ -210,11 +210,8 @@ def choose_file_tile(plan: Plan, file_tile_px: int | None = None) -> int:
     if plan.tile_px % file_tile_px or file_tile_px % 16:
         raise OptionError(
             f"Tiles do not consist of whole file tiles: tile={plan.tile_px} px, file tile={file_tile_px} px. The file "
-            "tile must be a multiple of 16 px and divide the tile. Change ",
-            Option("tile_size_px"),
-            " or ",
-            Option("file_tile_px"),
-            ".",
+            f"tile must be a multiple of 16 px and divide the tile. Change {Option('tile_size_px')} or "
+            f"{Option('file_tile_px')}."
         )
     return file_tile_px
 
@@ -228,9 +225,6 @@ def check_lossless(compression: str, quality: int) -> None:
     if quality < 100:
         raise OptionError(
             f"Not to be verified: compression={compression}, quality={quality}; nothing says how far its pixels may be "
-            "off. Use ",
-            Option("quality", 100),
-            ", which loses nothing, another compression, or leave ",
-            Option("verify"),
-            " out.",
+            f"off. Use {Option('quality', 100)}, which loses nothing, another compression, or leave {Option('verify')} "
+            f"out."
         )

@@ -64,9 +64,8 @@ class Picture(OutputFile):
         if max(shape) > self.side_px:
             raise OptionError(
                 f"Too large for a {self.kind}: image={shape[0]} × {shape[1]} px, at most {self.side_px} px a side. "
-                f"Write a TIFF, as {self.as_tiff}, with ",
-                Option("compression", "deflate" if self.quality == 100 else "jpeg"),
-                ".",
+                f"Write a TIFF, as {self.as_tiff}, with "
+                f"{Option('compression', 'deflate' if self.quality == 100 else 'jpeg')}."
             )
         said: Fields = {"kind": self.kind, "dtype": self.dtype, **Resolution(self.dpi).fields}
         if self.quality < 100 or self.kind == "JPEG":

@@ -33,7 +33,7 @@ def check_output(path: Path, *, overwrite: bool, marker: str | None = None) -> N
         raise InputError(f"No place for the output: path={path} ({error.strerror}). Name another.") from error
     if path.exists() and not overwrite:
         raise OutputExistsError(
-            f"The output exists: path={path}. Use ", Option("overwrite", True), " to replace it, or another name."
+            f"The output exists: path={path}. Use {Option('overwrite', True)} to replace it, or another name."
         )
 
 

@@ -112,9 +112,8 @@ def check_texts(texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         if not _is_keyword(name) or "\0" in text:
             raise OptionError(
-                f"No text of a PNG: name={printable(name)}. Names have 1 to 79 characters of Latin-1. Leave ",
-                Option("keep_metadata"),
-                " out, or write a TIFF.",
+                f"No text of a PNG: name={printable(name)}. Names have 1 to 79 characters of Latin-1. Leave "
+                f"{Option('keep_metadata')} out, or write a TIFF."
             )
 
 

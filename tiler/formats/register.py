@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 from tiler.errors import InputError, OptionError
 from tiler.formats.jpeg_webp import Jpeg, WebP
-from tiler.formats.latents import LatentFile, NpyLatents, PngLatents, SafetensorsLatents
+from tiler.formats.latents import LatentFile, NpyLatents, SafetensorsLatents
 from tiler.formats.npy import Npy
 from tiler.formats.output_file import OutputFile
 from tiler.formats.png import Png
+from tiler.formats.png_latents import PngLatents
 from tiler.formats.sink import PathLike
 from tiler.formats.tiff import Tiff
 from tiler.formats.written import DamagedImageError, WrittenImage

@@ -140,7 +140,7 @@ class Sink(ABC):
         check_output(self.path, overwrite=self._overwrite, marker=self._marker)
 
     def _refuse_part(self, where: str = "", *, what: str = "has changed") -> InputError:
-        return InputError(f"The half-done output {what}: path={self.part_path}{where}. ", START_OVER)
+        return InputError(f"The half-done output {what}: path={self.part_path}{where}. {START_OVER}")
 
 
 def restore_start(path: Path, content: bytes, *, whole: bool = False) -> None:

@@ -46,27 +46,18 @@ class TiffOptions(TiledFile, ABC):
             check_choice("layout", self.layout, Layout)
         if self.promises_ome and self.chosen_layout != "ome":
             raise OptionError(
-                f"The name promises OME-XML: path={self.path}, layout={self.layout}, which has none. Leave ",
-                Option("layout"),
-                f" out, or name it {Path(self.path).with_suffix('').stem}{Path(self.path).suffix}.",
+                f"The name promises OME-XML: path={self.path}, layout={self.layout}, which has none. Leave "
+                f"{Option('layout')} out, or name it {Path(self.path).with_suffix('').stem}{Path(self.path).suffix}."
             )
         if self.dtype not in self.codec.dtypes:
             raise OptionError(
                 f"No such numbers in this compression: dtype={self.dtype}, compression={self.compression}, which holds "
-                f"{', '.join(self.codec.dtypes)}. Use ",
-                Option("compression", "deflate"),
-                ", or another ",
-                Option("dtype"),
-                ".",
+                f"{', '.join(self.codec.dtypes)}. Use {Option('compression', 'deflate')}, or another {Option('dtype')}."
             )
         if self.quality is not None and self.codec.loss == "never":
             raise OptionError(
                 f"No quality in this compression: quality={self.quality}, compression={self.compression}, which loses "
-                "nothing. Leave ",
-                Option("quality"),
-                " out, or use ",
-                Option("compression", "jpeg"),
-                ".",
+                f"nothing. Leave {Option('quality')} out, or use {Option('compression', 'jpeg')}."
             )
         Resolution(self.dpi, self.pixel_size_um)
 

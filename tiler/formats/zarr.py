@@ -85,7 +85,7 @@ class Zarr(TiledFile):
         """Refuse to verify without the library that does."""
         if find_spec("zarr") is None:
             raise OptionError(
-                "A package is missing: ", Option("verify"), " of an OME-Zarr needs zarr. Install 'taesd-tiler[zarr]'."
+                f"A package is missing: {Option('verify')} of an OME-Zarr needs zarr. Install 'taesd-tiler[zarr]'."
             )
 
     @classmethod
