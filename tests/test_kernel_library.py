@@ -79,6 +79,15 @@ def test_a_folder_that_cannot_be_written_costs_a_line(folder, tmp_path):
     assert clamp() == digest
 
 
+def test_a_user_without_a_folder_costs_a_line_too(folder, monkeypatch):
+    monkeypatch.delenv(library.FOLDER)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home.")))
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.warns(RuntimeWarning, match="cannot be kept"):
+        clamp()
+
+
 def test_what_nobody_has_loaded_for_long_is_removed(folder):
     now = time.time()
     for name, days in (("kernels-old", 91), ("kernels-new", 89)):

@@ -62,10 +62,18 @@ def find_user_folder() -> Path:
     if named:
         return Path(named)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "taesd-tiler"
+        return Path(os.environ.get("LOCALAPPDATA") or _find_home() / "AppData" / "Local") / "taesd-tiler"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "taesd-tiler"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taesd-tiler"
+        return _find_home() / "Library" / "Caches" / "taesd-tiler"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _find_home() / ".cache") / "taesd-tiler"
+
+
+def _find_home() -> Path:
+    """Return the user's folder, or where nothing can be kept for a user who has none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 @cache
@@ -106,7 +114,9 @@ def _load() -> tuple[binding.ExecutionEngine, dict[str, Function]]:
         code = _compile()
         _keep(code, find_file())
     machine = _make_machine()
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    owner = binding.parse_assembly("")
+    owner.triple = machine.triple
+    engine = binding.create_mcjit_compiler(owner, machine)
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     functions: dict[str, Function] = {}
@@ -150,9 +160,10 @@ def _make_machine() -> binding.TargetMachine:
 
 
 def _compile() -> bytes:
-    module = binding.parse_assembly(str(define_all(lanes())))
-    module.verify()
     machine = _make_machine()
+    module = binding.parse_assembly(str(define_all(lanes())))
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    module.verify()
     options = binding.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = options.slp_vectorization = False
     passes = binding.create_pass_builder(machine, options)

@@ -113,7 +113,7 @@ def _run_bytes(layers: Layers, rows: Axis, columns: Axis, n_threads: int, *, kee
     if not keeps_last:
         # More rows than these take no more memory.
         length, low, high = rows
-        rows = min(length, 2 * halo_of(layers) + _ROWS + 4 * TURN_PX * n_threads // columns[0]), low, high
+        rows = min(length, 2 * halo_of(layers) + _ROWS + TURN_PX * n_threads // columns[0]), low, high
     sizes = []
     # Where it lies on the grid of tiles is not known.
     for phase in range(SIDE):
