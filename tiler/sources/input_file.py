@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tiler.errors import InputError
@@ -35,6 +37,16 @@ def open_regular_file(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"Not a regular file: path={path}. Pipes and devices cannot be read by window; save it.")
     raise InputError(f"The file is empty: path={path}, size=0 bytes. Save it again.")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open a file for reading while the block runs, and give its descriptor; see ``open_regular_file``."""
+    descriptor = open_regular_file(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def shorten(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tiler.errors import DamagedError, InputError
 from tiler.sources.fingerprint import fingerprint_array
-from tiler.sources.input_file import check_size, open_regular_file
+from tiler.sources.input_file import check_size, opened
 from tiler.sources.libvips import open_by_libvips, read_strips
 from tiler.sources.source import Source
 from tiler.window import Window
@@ -57,11 +57,8 @@ def check_header(path: Path) -> None:
     Raises:
         InputError: it is.
     """
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         start = os.pread(descriptor, 26, 0)
-    finally:
-        os.close(descriptor)
     if len(start) < 26 or start[12:16] != b"IHDR":
         raise DamagedError(f"The PNG is damaged: path={path} (no header). Copy or save it again.")
     width, height, bits, colour = struct.unpack(">IIBB", start[16:26])

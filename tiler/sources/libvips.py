@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import DamagedError, InputError
-from tiler.sources.input_file import open_regular_file, printable
+from tiler.sources.input_file import opened, printable
 from tiler.window import Span, Window
 
 if TYPE_CHECKING:
@@ -75,13 +75,10 @@ def open_by_libvips(
         InputError: it cannot be read.
     """
     pyvips = load_vips()
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         # By its descriptor: a name may hold what libvips takes for options.
         source = pyvips.Source.new_from_descriptor(descriptor)
         content = _change(descriptor, changes) if changes else b""
-    finally:
-        os.close(descriptor)
     _heard.forget()
     try:
         load = getattr(pyvips.Image, f"{LOADERS[format]}_{'buffer' if changes else 'source'}")

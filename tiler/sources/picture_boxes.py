@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from tiler.sources.input_file import open_regular_file
+from tiler.sources.input_file import opened
 
 HEAD_BYTES = 2**24
 """Largest box of metadata that is read."""
@@ -88,12 +88,9 @@ def read_profile_of_jpeg2000(path: Path) -> bytes | None:
     Raises:
         BoxError: its boxes are damaged, or its colours are others.
     """
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         if os.pread(descriptor, 4, 0) == b"\xff\x4f\xff\x51":
             return None
-    finally:
-        os.close(descriptor)
     # Of several, the first that is understood.
     for kind, content in _walk(_read_box(path, b"jp2h")):
         if kind == b"colr" and content[:1] == b"\1":
@@ -107,8 +104,7 @@ def read_profile_of_jpeg2000(path: Path) -> bytes | None:
 
 
 def _read_box(path: Path, wanted: bytes) -> bytes:
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         position = 0
         while True:
             head = os.pread(descriptor, 16, position)
@@ -120,8 +116,6 @@ def _read_box(path: Path, wanted: bytes) -> bytes:
             if size < start or size > 2**62:
                 raise BoxError("its boxes are damaged")
             position += size
-    finally:
-        os.close(descriptor)
 
 
 def _read_size(head: bytes) -> tuple[int, int]:

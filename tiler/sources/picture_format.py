@@ -1,6 +1,5 @@
 """Which picture of a file is meant, and who reads it."""
 
-import os
 import warnings
 from contextlib import suppress
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taesd_core.file_kinds import FileKind
 from tiler.errors import InputError, Option
 from tiler.sources.colour import Colour
-from tiler.sources.input_file import HELD_ROWS, check_size, open_regular_file
+from tiler.sources.input_file import HELD_ROWS, check_size, opened
 from tiler.sources.libvips import open_by_libvips
 from tiler.sources.picture import OpenedPicture, PictureSource
 from tiler.sources.picture_boxes import BoxError, count_frames_of_avif
@@ -142,11 +141,8 @@ def find_late_orientation(path: Path) -> Any:
     """Return how a PNG is to be turned whose EXIF stands behind its pixels, where libvips does not look."""
     from PIL import Image
 
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         _, content, _ = read_png_texts(descriptor)
-    finally:
-        os.close(descriptor)
     exif, found = Image.Exif(), 1
     with warnings.catch_warnings(), suppress(Exception):  # It may be damaged in any way; the pixels are not.
         warnings.simplefilter("ignore")

@@ -9,7 +9,7 @@ import os
 import struct
 from pathlib import Path
 
-from tiler.sources.input_file import open_regular_file
+from tiler.sources.input_file import open_regular_file, opened
 
 FILE_HEADER_BYTES = 14
 V4_BYTES, V5_BYTES = 108, 124
@@ -32,8 +32,7 @@ def read_profile_of_bmp(path: Path) -> bytes | None:
     Raises:
         HeaderError: they are others.
     """
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         head = os.pread(descriptor, FILE_HEADER_BYTES + V5_BYTES, 0)[FILE_HEADER_BYTES:]
         size = int.from_bytes(head[:4], "little")
         if size < V4_BYTES or len(head) < V4_BYTES:
@@ -51,8 +50,6 @@ def read_profile_of_bmp(path: Path) -> bytes | None:
             if not any(sums) or all(abs(ours - its) < NEAR for ours, its in zip(SRGB_XY, found, strict=True)):
                 return None
         raise HeaderError(f"its header says colours of the kind {kind:#x}")
-    finally:
-        os.close(descriptor)
 
 
 START_OF_SCAN, END = 0xDA, 0xD9

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiler.errors import DamagedError, InputError
-from tiler.sources.input_file import LIMIT_PX, check_size, open_regular_file, shorten
+from tiler.sources.input_file import LIMIT_PX, check_size, open_regular_file, opened, shorten
 from tiler.sources.libvips import make_image
 from tiler.sources.picture import OpenedPicture
 
@@ -94,11 +94,8 @@ def check_bits(path: Path, name: str) -> None:
     Raises:
         InputError: samples have other bits than 8, or of grey 16.
     """
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         start = os.pread(descriptor, START_BYTES, 0)
-    finally:
-        os.close(descriptor)
     if name == "PPM":
         words = re.sub(rb"#[^\n]*", b" ", start[:2000]).split()
         wide = words[0] in (b"P3", b"P6") and int(words[3]) > 255

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tiler.errors import InputError
-from tiler.sources.input_file import INFLATED_BYTES_A_BYTE, open_regular_file
+from tiler.sources.input_file import INFLATED_BYTES_A_BYTE, opened
 
 SIZES = {b"cICP": (4, 4), b"iCCP": (3, 2**24), b"sRGB": (1, 1), b"gAMA": (4, 4), b"cHRM": (32, 32)}
 """Least and most bytes of the chunks that speak of colours."""
@@ -34,8 +34,7 @@ def read_colour_chunks(path: Path) -> dict[bytes, bytes]:
         ChunkError: one is damaged, there twice, or of an impossible size.
     """
     found: dict[bytes, bytes] = {}
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         for kind, size, start in _walk(descriptor):
             if kind in SIZES:
                 least, most = SIZES[kind]
@@ -46,8 +45,6 @@ def read_colour_chunks(path: Path) -> dict[bytes, bytes]:
                     raise ChunkError(f"its {kind.decode()} is damaged")
                 found[kind] = content[:-4]
         return found
-    finally:
-        os.close(descriptor)
 
 
 def check_png_packing(path: Path) -> None:
@@ -56,11 +53,8 @@ def check_png_packing(path: Path) -> None:
     Raises:
         InputError: it is one.
     """
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         start, size_bytes = os.pread(descriptor, 26, 0), os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
     if start[12:16] != b"IHDR" or len(start) < 26:
         return  # Its reader says what is wrong with it.
     width, height, bits, colour = struct.unpack(">IIBB", start[16:])
@@ -77,14 +71,11 @@ def count_frames_of_png(path: Path) -> int:
     Raises:
         ChunkError: it has too many chunks.
     """
-    descriptor = open_regular_file(path)
-    try:
+    with opened(path) as descriptor:
         for kind, _, start in _walk(descriptor):
             if kind == b"acTL":
                 return int.from_bytes(os.pread(descriptor, 4, start))
         return 0
-    finally:
-        os.close(descriptor)
 
 
 def _walk(descriptor: int) -> Iterator[tuple[bytes, int, int]]:
