@@ -85,9 +85,7 @@ class TiffSink(TiledSink):
         assert file.file_tile_px is not None
         super().__init__(file, shape, square_px=file.file_tile_px, overwrite=overwrite)
         self._codec, self._quality, self.reads_back = file.codec, file.chosen_quality, file.is_lossless
-        # TIFF's predictor 2: of whole numbers modulo 256 or 65536.
-        self._differences = file.codec.differences and self.dtype.kind == "u"
-        self._lock = threading.Lock()
+        self._differences, self._lock = file.differences, threading.Lock()
         if begun is not None:
             for content in begun.values():
                 restore_start(self.part_path, content)
@@ -96,16 +94,7 @@ class TiffSink(TiledSink):
                 raise self._refuse_part(f", levels={found}")
             self._file = files.open_file(self.part_path)
             return
-        content, self._tables = make_pages(
-            self.levels,
-            self.dtype,
-            file_tile_px=file.file_tile_px,
-            tag=file.codec.tag or 0,
-            differences=self._differences,
-            ome=file.chosen_layout == "ome",
-            resolution=file.resolution,
-            description=description,
-        )
+        content, self._tables = make_pages(file, self.levels, description)
         self.skeleton = {"": content}
         self._file = files.open_file(self.part_path, new=True)
         try:

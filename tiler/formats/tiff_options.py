@@ -67,6 +67,11 @@ class TiffOptions(TiledFile, ABC):
         return CODECS[self.compression]
 
     @property
+    def differences(self) -> bool:
+        """Whether tiles hold differences to the pixel on the left, modulo 256 or 65536: TIFF's predictor 2."""
+        return self.codec.differences and self.dtype != "float32"
+
+    @property
     def chosen_quality(self) -> int:
         """The quality that is asked for, or the usual one."""
         return QUALITY if self.quality is None else self.quality

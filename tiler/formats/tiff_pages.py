@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tiler import files
 from tiler.codecs import JPEG, NONE
 from tiler.formats.ome_xml import write_ome_xml
-from tiler.formats.resolution import Resolution
 from tiler.formats.sink import Piece
 from tiler.formats.srgb_profile import srgb_profile
+from tiler.formats.tiff_options import TiffOptions
 from tiler.formats.written_tiff import list_pages
 
 
@@ -84,51 +84,39 @@ class Tables:
         return self.offsets.look_up(file, index), n_bytes
 
 
-def make_pages(
-    levels: list[tuple[int, int]],
-    dtype: np.dtype[Any],
-    *,
-    file_tile_px: int,
-    tag: int,
-    differences: bool,
-    ome: bool,
-    resolution: Resolution,
-    description: str,
-) -> tuple[bytes, list[Tables]]:
+def make_pages(file: TiffOptions, levels: list[tuple[int, int]], description: str) -> tuple[bytes, list[Tables]]:
     """Return a BigTIFF whose tiles are all absent, and where the tables of its pages are.
 
     Args:
+        file: what is said of it.
         levels: (height, width) of each page.
-        dtype: of the pixels, which are RGB.
-        file_tile_px: side of a tile.
-        tag: TIFF's number of their compression.
-        differences: whether they hold differences to the pixel on the left.
-        ome: whether the levels lie below the first page (SubIFDs), with OME-XML; else they are pages of their own.
-        resolution: how large a pixel is.
-        description: text to be stored with level 0; of OME a JSON object.
+        description: text to be stored with level 0; of the layout "ome" a JSON object.
     """
     import tifffile
 
+    size, tag, ome = file.file_tile_px, file.codec.tag, file.chosen_layout == "ome"
+    assert size is not None
+    is_raw, is_jpeg = tag == NONE, tag == JPEG
     if ome:
-        description = write_ome_xml((*levels[0], 3), dtype, description, pixel_size_um=resolution.pixel_size_um)
-    size, is_raw, is_jpeg = file_tile_px, tag == NONE, tag == JPEG
-    file = io.BytesIO()
-    with tifffile.TiffWriter(file, bigtiff=True, byteorder="<") as tiff:
+        shape, dtype = (*levels[0], 3), np.dtype(file.dtype)
+        description = write_ome_xml(shape, dtype, description, pixel_size_um=file.pixel_size_um)
+    made = io.BytesIO()
+    with tifffile.TiffWriter(made, bigtiff=True, byteorder="<") as tiff:
         for level, (height, width) in enumerate(levels):
-            side, unit = resolution.find_tags(level)
+            side, unit = file.resolution.find_tags(level)
             n_tiles = -(-height // size) * -(-width // size)
             # tifffile takes no iterator for a page that is a single, uncompressed tile without a border.
             contiguous = is_raw and height == width == size
             tiff.write(
                 None if contiguous else itertools.repeat(b"", n_tiles),
                 shape=(height, width, 3),
-                dtype=dtype,
+                dtype=file.dtype,
                 tile=(size, size),
                 planarconfig="contig",
                 photometric="ycbcr" if is_jpeg else "rgb",
                 # Of some others tifffile wants to know how they are made; the number is put right below.
                 compression=None if is_raw else "zlib",
-                predictor=differences or None,
+                predictor=file.differences or None,
                 subfiletype=1 if level else 0,
                 subifds=len(levels) - 1 if ome and level == 0 else None,
                 resolution=side,
@@ -138,8 +126,8 @@ def make_pages(
                 description=description.encode() if description and level == 0 else None,
                 metadata=None,
             )
-    file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
+    made.seek(0)
+    with tifffile.TiffFile(made) as tiff:
         pages = list_pages(tiff)
         for page in pages:
             page.tags["Compression"].overwrite(tag)
@@ -152,7 +140,7 @@ def make_pages(
             last.tags["TileOffsets"].overwrite(0)
             last.tags["TileByteCounts"].overwrite(0)
         tables = [Tables.of(page) for page in pages]
-    return file.getvalue()[: end or None], tables
+    return made.getvalue()[: end or None], tables
 
 
 def find_pages(path: Path) -> tuple[list[tuple[int, int]], list[Tables]]:
