@@ -33,7 +33,7 @@ import fuzz_weights
 from fuzz_bytes import UnreadableError
 
 from taesd_core.checkpoint import CheckpointError, load_checkpoint
-from tiler import api
+from tiler import models
 from tiler.command.cli import main
 from tiler.errors import InputError
 from tiler.sources.opening import open_image, open_latents
@@ -143,7 +143,7 @@ def check_encoding(random: Random, outcome: str, path: Path) -> None:
         return
     output = path.with_name("latents.npy")
     words = ["encode", str(path), str(output), "--weights", "photo", "--quiet"]
-    with mock.patch.object(api, "load_model", return_value=MeanModel()):
+    with mock.patch.object(models, "load_model", return_value=MeanModel()):
         result = CliRunner().invoke(main, words)
     if outcome == "refused":
         assert result.exit_code == 3, (result.output, result.exception)

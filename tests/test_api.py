@@ -12,7 +12,7 @@ import tiler
 from taesd_core.checkpoint import load_checkpoint
 from taesd_core.variants import find_weights
 from taesd_core.whole_image import build_whole_image_model
-from tiler import api
+from tiler import api, models
 from tiler.sources.opening import open_latents
 from tiler.sources.upscale import Upscaled
 
@@ -198,7 +198,7 @@ def test_a_failed_run_keeps_the_old_output(tmp_path, latents):
 def test_options_out_of_range_are_refused_before_any_work(
     tmp_path, latents, monkeypatch, of_latents, of_output, options, message
 ):
-    monkeypatch.setattr(api, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(models, "load_model", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(tiler.OptionError, match=message):
         tiler.decode(
             tiler.Latents(latents(5, 5), **of_latents),
@@ -241,8 +241,8 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
 from conftest import RepeatModel
-from tiler import Latents, api, decode
-api.load_model = lambda *_: RepeatModel()
+from tiler import Latents, decode, models
+models.load_model = lambda *_: RepeatModel()
 side = int(sys.argv[1])
 decode(Latents(np.zeros((1, 1, 4), np.float32), upscale=side // 8), sys.argv[2], weights="photo", workers=4)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

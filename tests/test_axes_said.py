@@ -12,7 +12,8 @@ from test_verification import repeat_latents
 
 import tiler
 from taesd_core.variants import find_weights
-from tiler import api
+from tiler import api, models
+from tiler.checks import reference as references
 from tiler.command.cli import main
 from tiler.errors import AxesError, AxesQuestion, InputError, OptionError
 from tiler.planning import plan_decode, plan_encode
@@ -39,8 +40,8 @@ OUTPUTS = {
 @pytest.fixture
 def stand_in(monkeypatch):
     """Models that take no time: each latent becomes 8 × 8 pixels."""
-    monkeypatch.setattr(api, "load_model", lambda *_, **_options: RepeatModel())
-    monkeypatch.setattr(api, "load_reference", lambda *_: repeat_latents)
+    monkeypatch.setattr(models, "load_model", lambda *_, **_options: RepeatModel())
+    monkeypatch.setattr(references, "load_reference", lambda *_: repeat_latents)
 
 
 def describe(path, **options):
@@ -111,11 +112,11 @@ def test_a_run_goes_on_with_the_axes_that_it_was_begun_with(tmp_path, stand_in, 
         if number == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "load_model", lambda *_: CountingModel(stop))
+    monkeypatch.setattr(models, "load_model", lambda *_: CountingModel(stop))
     with pytest.raises(KeyboardInterrupt):
         tiler.decode(tiler.Latents(latents, axes="BCHW"), tmp_path / "o.tif", **options)
     assert (tmp_path / "o.tif.part").exists()
-    monkeypatch.setattr(api, "load_model", lambda *_: RepeatModel())
+    monkeypatch.setattr(models, "load_model", lambda *_: RepeatModel())
     with pytest.raises(InputError, match="axes, begun with BCHW, now BHWC"):
         tiler.decode(tiler.Latents(latents, axes="BHWC"), tmp_path / "o.tif", resume=True, **options)
     tiler.decode(tiler.Latents(latents, axes="BCHW"), tmp_path / "o.tif", resume=True, **options)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 import tiler
 from taesd_core.variants import find_weights
-from tiler import api
+from tiler import api, models
 from tiler.command import cli
 from tiler.command.cli import main
 from tiler.dtypes import DType
@@ -401,7 +401,7 @@ def test_a_dry_run_that_would_go_on_plans_the_tiles_of_what_is_there(folder, mon
         decoded = RepeatModel()(window if words[0] == "decode" else window[::8, ::8], borders)
         return decoded[crop] if words[0] == "decode" else decoded[::8, ::8, [0, 1, 2, 0]][crop].astype(np.float32)
 
-    monkeypatch.setattr(api, "load_model", lambda *_: fail_at_the_third)
+    monkeypatch.setattr(models, "load_model", lambda *_: fail_at_the_third)
     assert run(*words, "--weights", "photo", "--tile-size", 24, "--workers", 1).exit_code == 6
     before = contents(folder)
     again = run(*words, "--weights", "photo", "--dry-run", "--resume")

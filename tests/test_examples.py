@@ -114,8 +114,10 @@ def test_the_lazy_picture_has_names_and_decodes_what_is_asked(picture, monkeypat
     from look_lazily import open_picture
 
     latents, expected = picture
-    run_tile, touched = tiler.api.run_tile, []
-    monkeypatch.setattr(tiler.api, "run_tile", lambda tile, *rest: touched.append(tile.row) or run_tile(tile, *rest))
+    run_tile, touched = tiler.decoded_image.run_tile, []
+    monkeypatch.setattr(
+        tiler.decoded_image, "run_tile", lambda tile, *rest: touched.append(tile.row) or run_tile(tile, *rest)
+    )
     opened = open_picture(latents, "photo")
     assert isinstance(opened, xarray.DataArray)
     part = opened.sel(channel="blue").isel(y=slice(260, 300), x=slice(10, 20))

@@ -13,7 +13,7 @@ from taesd_core.families import FAMILIES
 from taesd_core.network import Network
 from taesd_core.tensors import ConvolutionTensors
 from taesd_core.window_model import WindowModel
-from tiler import api
+from tiler import models
 from tiler.checks.reference import load_reference
 from tiler.jobs.engine import run_tile
 from tiler.jobs.statistics import gather_statistics, prepare_model
@@ -236,7 +236,7 @@ def test_a_resumed_decode_gathers_again_and_gives_the_same_bytes(cases, tmp_path
     case = cases("taef2", "decoder")
     options = {"weights": case.path, "tile_size_px": 128, "workers": 1}
     tiler.decode(case.array, tmp_path / "whole.npy", **options)
-    load, n_calls = api.load_model, []
+    load, n_calls = models.load_model, []
 
     class Failing:
         def __init__(self, model):
@@ -252,7 +252,7 @@ def test_a_resumed_decode_gathers_again_and_gives_the_same_bytes(cases, tmp_path
             return self.model(window, *place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(api, "load_model", lambda *arguments: Failing(load(*arguments)))
+        patch.setattr(models, "load_model", lambda *arguments: Failing(load(*arguments)))
         with pytest.raises(tiler.TileError, match="gone"):
             tiler.decode(case.array, tmp_path / "image.npy", **options)
     report = tiler.decode(case.array, tmp_path / "image.npy", resume=True, **options)

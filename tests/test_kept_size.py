@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from small_job import CountingModel, ShrinkModel
 
 import tiler
-from tiler import api
+from tiler import models
 from tiler.errors import InputError, OptionError
 from tiler.formats.register import describe_output
 from tiler.pyramid import halve
@@ -28,7 +28,9 @@ TILE_PX = 64
 def stand_in(monkeypatch):
     """Models that take no time."""
     encoder = ShrinkModel(RepeatModel())
-    monkeypatch.setattr(api, "load_model", lambda path, part, *_, **__: encoder if part == "encoder" else RepeatModel())
+    monkeypatch.setattr(
+        models, "load_model", lambda _, part, *__, **___: encoder if part == "encoder" else RepeatModel()
+    )
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_an_image_comes_back_in_its_own_size(tmp_path, kind):
 
 def test_what_is_clipped_in_a_png_is_said_in_the_report(tmp_path, monkeypatch):
     beyond = ShrinkModel(RepeatModel())
-    monkeypatch.setattr(api, "load_model", lambda *_, **__: lambda *window: beyond(*window) * np.float32(3))
+    monkeypatch.setattr(models, "load_model", lambda *_, **__: lambda *window: beyond(*window) * np.float32(3))
     white = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     report = tiler.encode(white, tmp_path / "z.png", weights="photo", tile_size_px=TILE_PX)
     assert report.notes == (
@@ -171,7 +173,7 @@ def test_the_smallest_and_the_largest_size_fit(tmp_path, latents, size):
 
 def test_a_run_is_not_gone_on_with_in_another_size(tmp_path, kept, latents, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(api, "load_model", lambda *_: CountingModel(lambda number: 1 // (2 - number)))
+        patch.setattr(models, "load_model", lambda *_: CountingModel(lambda number: 1 // (2 - number)))
         with pytest.raises(tiler.TileError):
             tiler.decode(kept, tmp_path / "a.npy", weights="photo", tile_size_px=TILE_PX, workers=1)
     content = kept.read_bytes()

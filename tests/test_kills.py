@@ -21,7 +21,7 @@ JOB = """
 import os, sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import RepeatModel
-from tiler import api
+from tiler import models
 from tiler.command import cli
 from tiler.jobs import notes
 notes.SYNC_SECONDS = {sync_seconds}
@@ -33,7 +33,7 @@ class SlowModel(RepeatModel):
         time.sleep({seconds})
         return super().__call__(window, *place)
 
-api.load_model = lambda *_: SlowModel()
+models.load_model = lambda *_: SlowModel()
 cli.main(sys.argv[1:])
 """
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from small_job import CountingModel, ShrinkModel
 
 import tiler
-from tiler import api
+from tiler import models
 from tiler.errors import InputError, OptionError
 from tiler.sources.metadata import read_all
 from tiler.sources.png_chunks import TEXTS_BYTES
@@ -32,7 +32,9 @@ TILE_PX = 64
 def stand_in(monkeypatch):
     """Models that take no time."""
     encoder = ShrinkModel(RepeatModel())
-    monkeypatch.setattr(api, "load_model", lambda path, part, *_, **__: encoder if part == "encoder" else RepeatModel())
+    monkeypatch.setattr(
+        models, "load_model", lambda _, part, *__, **___: encoder if part == "encoder" else RepeatModel()
+    )
 
 
 def save_latents(path, **texts):
@@ -154,7 +156,7 @@ def test_what_cannot_be_written_is_named_and_xml_stays_whole(tmp_path):
 def test_other_metadata_are_another_job(tmp_path, monkeypatch):
     latents = save_latents(tmp_path / "z.latent", prompt=PROMPT)
     with monkeypatch.context() as patch:
-        patch.setattr(api, "load_model", lambda *_: CountingModel(lambda number: 1 // (1 - number)))
+        patch.setattr(models, "load_model", lambda *_: CountingModel(lambda number: 1 // (1 - number)))
         with pytest.raises(tiler.TileError):
             decode(latents, tmp_path / "a.tif", keep_metadata=True, workers=1)
     with pytest.raises(InputError, match=r"taken along, begun with [0-9a-f]{16}, now nothing"):

@@ -11,7 +11,8 @@ from conftest import RepeatModel
 from PIL import Image
 
 import tiler
-from tiler import api
+from tiler import models
+from tiler.checks import reference as references
 from tiler.errors import InputError, OptionError
 from tiler.formats.register import describe_output
 from tiler.pyramid import halve
@@ -89,7 +90,7 @@ def pictured():
 def test_it_holds_what_the_whole_image_model_gives_and_its_means_and_is_verified(tmp_path, monkeypatch, pictured, name):
     output, read = describe(tmp_path, name)
     latents, reference, whole = pictured
-    monkeypatch.setattr(api, "load_reference", lambda *_: reference)  # loaded once
+    monkeypatch.setattr(references, "load_reference", lambda *_: reference)  # loaded once
     report = tiler.decode(latents, output, weights="photo", tile_size_px=TILE_PX)
     assert [path.name for path in tmp_path.iterdir()] == [output.path.name]
     levels = read(output.path)
@@ -131,7 +132,7 @@ def stand_in(monkeypatch):
         "uint16": lambda *a: RepeatModel()(*a).astype(np.uint16) * 257,
         "float32": lambda *a: RepeatModel()(*a) / np.float32(255),
     }
-    monkeypatch.setattr(api, "load_model", lambda path, part, precision, dtype, engine: models[dtype])
+    monkeypatch.setattr(models, "load_model", lambda path, part, precision, dtype, engine: models[dtype])
 
 
 DESCRIBED = [name for name in OUTPUTS if "npy" not in name]
@@ -188,7 +189,7 @@ def test_it_says_how_it_was_made_whatever_the_workers_and_however_often_it_was_s
 
 def stop_at_the_third_tile(monkeypatch, latents, output, how):
     with monkeypatch.context() as patch:
-        load, n_calls = api.load_model, []
+        load, n_calls = models.load_model, []
 
         def load_failing(*words):
             model = load(*words)
@@ -201,7 +202,7 @@ def stop_at_the_third_tile(monkeypatch, latents, output, how):
 
             return fail
 
-        patch.setattr(api, "load_model", load_failing)
+        patch.setattr(models, "load_model", load_failing)
         with pytest.raises(tiler.TileError):
             tiler.decode(latents, output, **how)
 

@@ -9,7 +9,7 @@ import tiler
 from taesd_core.checkpoint import load_checkpoint
 from taesd_core.variants import find_weights
 from taesd_core.whole_image import build_whole_image_model
-from tiler import api
+from tiler import models
 from tiler.command.cli import main
 from tiler.sources.opening import open_latents
 from tiler.sources.upscale import Upscaled
@@ -34,7 +34,7 @@ def stand_in(monkeypatch):
     """A decoder that takes no time, and a count of what it decodes."""
     calls = []
     model = RepeatModel()
-    monkeypatch.setattr(api, "load_model", lambda *_, **_options: lambda *tile: calls.append(tile) or model(*tile))
+    monkeypatch.setattr(models, "load_model", lambda *_, **_options: lambda *tile: calls.append(tile) or model(*tile))
     return calls
 
 
@@ -157,10 +157,10 @@ def test_a_job_goes_on_with_its_own_part_only(tmp_path, latents, monkeypatch):
     path = tmp_path / "image.npy"
     options = {"weights": "photo", "tile_size_px": 64, "workers": 1}
     begun = tiler.Latents(source, wrap="x")
-    monkeypatch.setattr(api, "load_model", lambda *_, **_options: FullDisk())
+    monkeypatch.setattr(models, "load_model", lambda *_, **_options: FullDisk())
     with pytest.raises(tiler.TilerError):
         tiler.decode(begun, path, region=REGION, **options)
-    monkeypatch.setattr(api, "load_model", lambda *_, **_options: RepeatModel())
+    monkeypatch.setattr(models, "load_model", lambda *_, **_options: RepeatModel())
     for wrap, region, words in (
         ("x", (X + 1, *REGION[1:]), f"region, begun with rows {Y}:{Y + ROWS}, columns {X}:"),
         ("y", REGION, "wrap, begun with x, now y"),

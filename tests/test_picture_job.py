@@ -14,7 +14,7 @@ from PIL import Image
 from test_room import set_free
 
 import tiler
-from tiler import api
+from tiler import models
 from tiler.command.cli import main
 from tiler.errors import DamagedError, InputError, RefusedError
 from tiler.formats.npy import NpySink
@@ -39,7 +39,7 @@ class MeanModel:
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr(api, "load_model", lambda *args: MeanModel())
+    monkeypatch.setattr(models, "load_model", lambda *args: MeanModel())
 
 
 def encode(image, output, **options):

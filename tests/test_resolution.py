@@ -11,7 +11,7 @@ from PIL import Image
 from small_job import CountingModel
 
 import tiler
-from tiler import api
+from tiler import models
 from tiler.errors import OptionError
 from tiler.formats.register import describe_output
 
@@ -20,7 +20,7 @@ HEIGHT, WIDTH, TILE_PX = 20, 27, 64
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    monkeypatch.setattr(api, "load_model", lambda *_: RepeatModel())
+    monkeypatch.setattr(models, "load_model", lambda *_: RepeatModel())
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_resolution_that_a_format_cannot_hold_is_refused(decode, tmp_path, nam
 
 def test_another_resolution_is_another_job(decode, tmp_path, latents, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(api, "load_model", lambda *_: CountingModel(lambda number: 1 // (2 - number)))
+        patch.setattr(models, "load_model", lambda *_: CountingModel(lambda number: 1 // (2 - number)))
         with pytest.raises(tiler.TileError):
             decode("a.tif", dpi=300)
     output = tiler.Tiff(tmp_path / "a.tif", dpi=301)

@@ -182,11 +182,11 @@ SCRIPT = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import RepeatModel
-from tiler import api
+from tiler import models
 from tiler.command import cli
 from tiler.jobs import notes
 notes.SYNC_SECONDS = 0
-api.load_model = lambda *_: RepeatModel()
+models.load_model = lambda *_: RepeatModel()
 cli.main(sys.argv[1:])
 """
 

@@ -18,7 +18,8 @@ from small_sinks import open_tiff
 import tiler
 from taesd_core.network import Network
 from taesd_core.variants import find_weights
-from tiler import api
+from tiler import models
+from tiler.checks import reference as references
 from tiler.checks.level_check import check_level
 from tiler.checks.window_check import check_window
 from tiler.formats.register import describe_output, open_written_image
@@ -64,7 +65,7 @@ def remembered():
 @pytest.fixture
 def plain_model(monkeypatch, remembered):
     """The real plain model, which remembers what it has decoded: the tests ask for the same windows often."""
-    load = api.load_reference
+    load = references.load_reference
 
     def load_reference(path, *source):
         file = path, path.stat().st_mtime_ns
@@ -79,14 +80,14 @@ def plain_model(monkeypatch, remembered):
 
         return decode
 
-    monkeypatch.setattr(api, "load_reference", load_reference)
+    monkeypatch.setattr(references, "load_reference", load_reference)
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
     """Models that take no time: each latent becomes 8 × 8 pixels."""
-    monkeypatch.setattr(api, "load_model", lambda *_: RepeatModel())
-    monkeypatch.setattr(api, "load_reference", lambda *_: repeat_latents)
+    monkeypatch.setattr(models, "load_model", lambda *_: RepeatModel())
+    monkeypatch.setattr(references, "load_reference", lambda *_: repeat_latents)
 
 
 def repeat_latents(window):
@@ -304,7 +305,7 @@ def test_a_whole_window_that_is_off_by_1_is_found_though_every_sample_is_near(go
     """What rounding explains is known sample by sample, so a small error everywhere is no excuse for another."""
     image = open_written_image(good / "image.npy")
     latents = np.load(good / "latents.npy")
-    plain = api.load_reference(find_weights("photo", "decoder"), ArraySource(latents, 4))
+    plain = references.load_reference(find_weights("photo", "decoder"), ArraySource(latents, 4))
     arguments = (ArraySource(latents, 4), Network.decoder(4))
     window = Window.whole(HEIGHT, WIDTH) * 8
     assert check_window(image, *arguments, plain, window, window).ok
@@ -537,12 +538,12 @@ def test_a_tiff_of_others_is_no_reason_to_crash(good, tmp_path):
 
 
 def test_the_file_is_not_checked_by_the_model_that_made_it(good, monkeypatch, plain_model):
-    monkeypatch.setattr(api, "load_model", lambda *_: pytest.fail("the exact model was loaded"))
+    monkeypatch.setattr(models, "load_model", lambda *_: pytest.fail("the exact model was loaded"))
     assert verify(good / "deflate.tif", good, samples=2).ok
 
 
 def test_without_windows_no_model_is_loaded(good, monkeypatch):
-    monkeypatch.setattr(api, "load_reference", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(references, "load_reference", lambda *_: pytest.fail("a model was loaded"))
     found = verify(good / "deflate.tif", good)
     assert found.ok
     assert found.windows == ()
@@ -553,7 +554,8 @@ def test_decode_verifies_its_own_file(tmp_path, stand_in, monkeypatch, latents):
     assert tiler.decode(source, tmp_path / "a.tif", weights="photo", verify=3).verification.ok
     assert len(tiler.decode(source, tmp_path / "b.npy", weights="photo", verify="all").verification.windows) == 1
     assert tiler.decode(source, tmp_path / "c.npy", weights="photo").verification is None
-    monkeypatch.setattr(api, "load_reference", lambda *_: lambda window: repeat_latents(window) * np.float32(0.9))
+    darker = np.float32(0.9)
+    monkeypatch.setattr(references, "load_reference", lambda *_: lambda window: repeat_latents(window) * darker)
     with pytest.raises(tiler.VerificationError, match=r"d\.tif.*window") as caught:
         tiler.decode(source, tmp_path / "d.tif", weights="photo", verify=3)
     assert isinstance(caught.value, RuntimeError)
@@ -608,8 +610,8 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_verification import repeat_latents
 import tiler
-from tiler import api
-api.load_reference = lambda *_: repeat_latents
+from tiler.checks import reference as references
+references.load_reference = lambda *_: repeat_latents
 for name in sys.argv[2:]:
     found = tiler.verify(name, sys.argv[1], weights="photo", samples=5)
     assert found.ok, found.lines
@@ -633,8 +635,9 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
 from test_verification import repeat_latents
-from tiler import Latents, api, verify
-api.load_reference = lambda *_: repeat_latents
+from tiler import Latents, verify
+from tiler.checks import reference as references
+references.load_reference = lambda *_: repeat_latents
 latents = Latents(np.zeros((1, 1, 4), np.float32), upscale=int(sys.argv[1]) // 8)
 found = verify(sys.argv[2], latents, weights="photo", samples=6)
 assert found.ok, found.lines

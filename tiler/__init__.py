@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tiler.api import decode, decode_lazily, encode, preview, verify
+    from tiler.api import decode, decode_lazily, encode, open, preview, verify
     from tiler.checks.verification import Verification
+    from tiler.decoded_image import DecodedImage
     from tiler.errors import (
         InputError,
         InputWarning,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 logging.getLogger("tiler").addHandler(logging.NullHandler())
 
 __all__ = [
+    "DecodedImage",
     "InputError",
     "InputWarning",
     "Jpeg",
@@ -67,6 +69,7 @@ __all__ = [
     "decode",
     "decode_lazily",
     "encode",
+    "open",
     "plan_decode",
     "plan_encode",
     "preview",
@@ -74,8 +77,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "tiler.api": "decode decode_lazily encode preview verify",
+    "tiler.api": "decode decode_lazily encode open preview verify",
     "tiler.checks.verification": "Verification",
+    "tiler.decoded_image": "DecodedImage",
     "tiler.errors": "InputError InputWarning NonFiniteError OptionError OutputExistsError RefusedError TileError "
     "TilerError VerificationError",
     "tiler.formats.npy": "Npy",

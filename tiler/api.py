@@ -2,65 +2,105 @@
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from taesd_core.engines import Engine, choose_engine
-from tiler import options
-from tiler.checks.reference import load_reference
-from tiler.checks.verification import Samples, Verification, verify_image
-from tiler.dtypes import DType, check_dtype
-from tiler.errors import AxesError, Option, OptionError, VerificationError
+from taesd_core.engines import Engine
+from tiler import models, options
+from tiler.checks.verification import Samples, Verification
+from tiler.decoded_image import CACHE_BYTES, DecodedImage
 from tiler.fields import Fields
 from tiler.formats.output_file import OutputFile
 from tiler.formats.places import check_apart
-from tiler.formats.register import describe_latents, describe_output, find_format, open_written_image
-from tiler.formats.written import DamagedImageError
-from tiler.jobs.engine import run_tile
+from tiler.formats.register import describe_latents, describe_output, find_format
 from tiler.jobs.job import Job
-from tiler.jobs.room import check_memory
 from tiler.jobs.schedule import Progress
-from tiler.jobs.statistics import PreparedModel, prepare_model
 from tiler.latents import Latents
-from tiler.model import Model
 from tiler.models import (
     PathLike,
     Precision,
     find_checkpoint,
-    find_convention,
-    load_model,
-    load_same_model,
     read_checkpoint,
     settle_engine,
 )
 from tiler.options import checked
 from tiler.phase import REPORT
-from tiler.plan import Plan
-from tiler.planning import check_place, find_area, make_plan, tell_memory
+from tiler.planning import check_place, make_plan, tell_memory
 from tiler.profile import Profile
 from tiler.region import Region
 from tiler.report import Report, describe_report, run_and_report
-from tiler.small_picture import average_down, choose_size
-from tiler.sources.array_source import ArraySource
 from tiler.sources.colour import Colour
 from tiler.sources.input_file import open_regular_file
 from tiler.sources.metadata import note_size, take_along, tell_not_kept
 from tiler.sources.opening import Openable, open_image
 from tiler.sources.positions import EdgePadded
-from tiler.sources.ranges import Checked, NonFinite, Replaced, WithinRange, check_range, treat_nonfinite
-from tiler.sources.source import Source, TravellingSource, fingerprint_source
+from tiler.sources.ranges import NonFinite, Replaced, WithinRange, treat_nonfinite
+from tiler.sources.source import fingerprint_source
+from tiler.verifying import verify_output
+from tiler.writing import check_file, name_for_others, write_image
 
 if TYPE_CHECKING:
     import dask.array
     import distributed
+
+
+@checked()
+def open(
+    latents: Openable | Latents,
+    *,
+    weights: PathLike | None = None,
+    region: Region | None = None,
+    tile_size_px: int | None = None,
+    memory_bytes: int | None = None,
+    precision: Precision = "float32",
+    engine: Engine | None = None,
+    dtype: DTypeLike = "uint8",
+    cache_bytes: int = CACHE_BYTES,
+) -> DecodedImage:
+    """Open latents as the image that they decode to; nothing is decoded until somebody looks at a part.
+
+    Args:
+        latents: as for ``decode``.
+        weights: as for ``decode``.
+        region: as for ``decode``.
+        tile_size_px: as for ``decode``, whose default it has.
+        memory_bytes: as for ``decode``.
+        precision: as for ``decode``.
+        engine: as for ``decode``.
+        dtype: "uint8" or "uint16", of 255 or 65535 where the model gives 1.0; "float32", what it gives, not clipped.
+        cache_bytes: the last tiles that were decoded are kept, up to this size.
+
+    Returns:
+        The image: ``shape``, ``levels`` and ``plan`` are known at once; ``image[100:300, 200:500]``,
+        ``read(level, window)`` and ``tile(level, row, column)`` decode, exactly; ``overview(level, window)`` shows any
+        part quickly; ``write(file)`` makes a file of it. It may be read from many threads, and travels to other
+        processes where its latents are a file.
+
+    Raises:
+        InputError: latents or weights cannot be used.
+        OptionError: an option is out of its range.
+
+    Example:
+        >>> import tiler
+        >>> with tiler.open("latents.npy", weights="taesd_decoder.safetensors") as image:  # doctest: +SKIP
+        ...     part = image[1000:1500, 2000:2500]
+    """
+    return DecodedImage(
+        latents,
+        weights=weights,
+        region=region,
+        tile_size_px=tile_size_px,
+        memory_bytes=memory_bytes,
+        precision=precision,
+        engine=engine,
+        dtype=dtype,
+        cache_bytes=cache_bytes,
+    )
 
 
 @checked()
@@ -131,75 +171,35 @@ def decode(
     """
     started = time.monotonic()
     latents, file = Latents.of(latents), describe_output(output)
-    check_apart(Path(file.path), {"latents": latents.data, "weights": weights})
-    executor = None
+    check_file(file, latents, weights, overwrite=overwrite, resume=resume)
     if client is not None:
         from tiler.jobs.cluster import Cluster
 
-        if workers is not None:
-            raise OptionError(
-                f"A cluster's workers have their own threads: workers={workers}. Leave {Option('workers')} out."
-            )
-        latents, file = _name_for_others(latents, file)
-        executor = Cluster(client)
-        workers = executor.n_threads
-    check_place(file, overwrite=overwrite, resume=resume)
-    engine = settle_engine(engine, precision, choose_engine if executor is None else executor.choose_engine)
-    if verify is not None:
-        if precision != "float32":
-            raise OptionError(f"Only float32 is exact: verify={verify}, precision={precision}. Leave one of them out.")
-        file.check_verifiable()
-    path = find_checkpoint(weights, "decoder", latents)
-    checkpoint = read_checkpoint(path, "decoder")
-    replaced = Replaced()
-    convention = find_convention(weights)
-    source = latents.open(checkpoint.network, convention=convention, replaced=replaced)
-    axes = source.axes
-    area = find_area(latents, checkpoint.network, source, region)
-    plan = make_plan(
-        source, checkpoint.network, file, tile_size_px, memory_bytes, workers, resume=resume, engine=engine, **area
+        latents, file = name_for_others(latents, file)
+        engine = settle_engine(engine, precision, Cluster(client).choose_engine)
+    image = DecodedImage(
+        latents,
+        weights=weights,
+        region=region,
+        tile_size_px=tile_size_px,
+        memory_bytes=memory_bytes,
+        precision=precision,
+        engine=engine,
     )
-    metadata, said = take_along(latents.data, keep=keep_metadata)
-    said += (*tell_memory(plan, memory_bytes), *source.notes)
-    planned = file.plan(plan, overwrite=overwrite, metadata=metadata)
-    check_range(source.unscaled)
-    model: Callable[[], Model] = partial(load_model, path, "decoder", precision, file.dtype, engine)
-    if executor is not None:
-        given = weights if weights is not None and not Path(weights).exists() else path.absolute()
-        model = partial(load_same_model, given, "decoder", precision, checkpoint.sha256, file.dtype, engine)
-    inputs: Fields = {
-        "latents": fingerprint_source(source),
-        "weights": checkpoint.sha256,
-        **({} if axes is None else {"axes": axes}),
-        **latents.fields,
-        "precision": precision,
-        "engine": engine,
-    }
-    notes: Fields = {"weights file": path.name}
-    job = Job(
-        planned,
-        plan,
-        source,
-        inputs,
-        model,
-        notes,
+    return write_image(
+        image,
+        file,
+        workers=workers,
+        overwrite=overwrite,
         resume=resume,
         force=force,
-        profile=profile or Profile(),
-        open_source=partial(latents.open, checkpoint.network, convention=convention),
+        keep_metadata=keep_metadata,
+        verify=verify,
+        progress=progress,
+        profile=profile,
+        client=client,
+        started=started,
     )
-    if axes and axes.endswith("C"):
-        # Pipelines have the channels first: who has them last should know that this was seen.
-        said += (f"the latents were read as {axes}, channels last",)
-    report = run_and_report(job, progress, started, executor)
-    report = replace(report, n_replaced=len(replaced), notes=(*report.notes, *said))
-    REPORT.info(describe_report(report))
-    if verify is None:
-        return report
-    verification = _verify_file(planned.path, lambda _: (source, path, plan), verify)
-    if not verification.ok:
-        raise VerificationError(verification.verdict)
-    return replace(report, verification=verification)
 
 
 @checked(output=options.path)
@@ -248,17 +248,10 @@ def verify(
         os.close(open_regular_file(path))
     latents = Latents.of(latents)
 
-    def open_latents(axes: str | None) -> tuple[Source, Path, Plan]:
-        read = latents if axes is None else replace(latents, axes=axes)
-        checkpoint = find_checkpoint(weights, "decoder", read)
-        network = read_checkpoint(checkpoint, "decoder").network
-        source = read.open(network, convention=find_convention(weights))
-        # In a single tile: all that is asked of this plan is where the file's pixels lie.
-        whole_px = max(source.shape[:2]) * network.scale_out
-        area = find_area(read, network, source, region)
-        return source, checkpoint, make_plan(source, network, None, whole_px, engine="kernels", **area)
+    def open_image(axes: str | None) -> DecodedImage:
+        return DecodedImage(latents if axes is None else replace(latents, axes=axes), weights=weights, region=region)
 
-    return _verify_file(path, open_latents, samples, seed, progress, noted=latents.axes is None)
+    return verify_output(path, open_image, samples, seed, progress, noted=latents.axes is None)
 
 
 @checked(latents=options.path)
@@ -358,7 +351,7 @@ def encode(
         else:
             said += (tell_not_kept(opened.shape[:2], source.shape[:2], Path(latents)),)
     planned = file.plan(plan, overwrite=overwrite, notes=notes, metadata=metadata)
-    model = partial(load_model, path, "encoder", precision, None, engine)
+    model = partial(models.load_model, path, "encoder", precision, None, engine)
     inputs: Fields = {
         "image": fingerprint_source(source),
         **({} if axes is None else {"axes": axes}),
@@ -407,38 +400,8 @@ def decode_lazily(
         InputError: latents or weights cannot be used.
         OptionError: an option is out of its range.
     """
-    import dask.array
-
-    pixels = check_dtype(dtype)
-    name: DType = pixels.name  # type: ignore[assignment]
-    latents = Latents.of(latents)
-    if isinstance(latents.data, str | os.PathLike):
-        latents = replace(latents, data=Path(latents.data).absolute())
-    checkpoint = find_checkpoint(weights, "decoder", latents).absolute()
-    network = read_checkpoint(checkpoint, "decoder").network
-    # Chunks may be computed in other processes, dask's or those of a cluster.
-    source = TravellingSource(partial(latents.open, network, convention=find_convention(weights)))
-    # One for all processes: bytes of the two differ by roundings.
-    engine = settle_engine(None, "float32")
-    plan = make_plan(source, network, None, tile_size_px, engine=engine, **find_area(latents, network, source, region))
-    model = PreparedModel(partial(load_model, checkpoint, "decoder", dtype=name, engine=engine), plan, source)
-
-    def decode_chunk(block_id: tuple[int, int, int]) -> NDArray[Any]:
-        return run_tile(plan.tile(*block_id[:2]), source, model)
-
-    chunks = (
-        tuple(len(each.core) for each in plan.rows),
-        tuple(len(each.core) for each in plan.columns),
-        (plan.output_shape[2],),
-    )
-    # A name of our own, or dask hashes the source to make one.
-    return dask.array.map_blocks(
-        decode_chunk,
-        chunks=chunks,
-        dtype=pixels,
-        meta=np.empty((0, 0, 0), pixels),
-        name=f"decode-{uuid4().hex}",
-    )
+    image = DecodedImage(latents, weights=weights, region=region, tile_size_px=tile_size_px, dtype=dtype)
+    return image.to_dask()
 
 
 @checked()
@@ -464,78 +427,4 @@ def preview(latents: Openable | Latents, *, weights: PathLike | None = None, siz
         >>> import tiler
         >>> picture = tiler.preview(latents, weights="taesd_decoder.safetensors")  # doctest: +SKIP
     """
-    # All of the image, and nothing twice: there are no ends to join in it.
-    latents = replace(Latents.of(latents), wrap=None)
-    checkpoint = find_checkpoint(weights, "decoder", latents)
-    network = read_checkpoint(checkpoint, "decoder").network
-    source = latents.open(network, convention=find_convention(weights))
-    whole = source.shape[:2]
-    height, width = choose_size(source.shape, size_px, network.scale_out)
-    # Of the small picture as much as the image is of what all latents decode to.
-    kept = latents.find_size(network, source.shape) or [side * network.scale_out for side in whole]
-    made = max(1, round(height * kept[0] / whole[0])), max(1, round(width * kept[1] / whole[1]))
-    if (height, width) != whole:
-        source = ArraySource(average_down(Checked(source), height, width), network.channels_in, axes="HWC")
-    engine = settle_engine(None, "float32")
-    plan = Plan(network, height, width, max(height, width), engine=engine)
-    check_memory(plan.peak_bytes, advice=f"Use a smaller {Option('size_px')}")
-    model = prepare_model(load_model(checkpoint, "decoder", engine=engine), plan, source)
-    picture = run_tile(plan.tile(0, 0), source, model)
-    return picture[: made[0], : made[1]]
-
-
-def _name_for_others(latents: Latents, file: OutputFile) -> tuple[Latents, OutputFile]:
-    """Return latents and output by names that processes in other folders understand."""
-    if not isinstance(latents.data, str | os.PathLike):
-        raise OptionError(
-            f"A cluster's workers read latents from a file: latents={type(latents.data).__name__}. Save them with "
-            "numpy.save where all can read them, and name that file."
-        )
-    if latents.nonfinite != "error":
-        raise OptionError(
-            f"On a cluster nobody counts what is replaced: nonfinite={latents.nonfinite}. Use error, or no cluster."
-        )
-    return replace(latents, data=Path(latents.data).absolute()), replace(file, path=Path(file.path).absolute())
-
-
-def _verify_file(
-    path: Path,
-    open_latents: Callable[[str | None], tuple[Source, Path, Plan]],
-    samples: Samples,
-    seed: int = 0,
-    progress: Progress | None = None,
-    *,
-    noted: bool = False,
-) -> Verification:
-    """Compare a file with its latents.
-
-    Args:
-        path: the file.
-        open_latents: gives latents, weights and plan; it is told the axes that the file notes.
-        samples: how many windows, or all.
-        seed: other windows for other seeds.
-        progress: called after each window and each tile.
-        noted: whether the axes that the file notes are to be taken.
-    """
-    try:
-        image = open_written_image(path)
-    except DamagedImageError as error:
-        return Verification(path, (str(error),))
-    with closing(image):
-        axes = image.axes if noted else None
-        try:
-            source, checkpoint, plan = open_latents(axes)
-        except AxesError:
-            if axes is None:
-                raise
-            # They have been saved in another order since.
-            axes = None
-            source, checkpoint, plan = open_latents(None)
-        network = read_checkpoint(checkpoint, "decoder").network
-        load = partial(load_reference, checkpoint, source, plan.margins)
-        found = verify_image(
-            path, image, source, network, load, place=plan.place, samples=samples, seed=seed, progress=progress
-        )
-    found = replace(found, axes=axes, notes=source.notes)
-    REPORT.info(found.verdict)
-    return found
+    return DecodedImage(latents, weights=weights).preview(size_px)

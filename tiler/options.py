@@ -207,6 +207,7 @@ RULES: dict[str, Rule] = {
     "region": or_none(region),
     "tile_size_px": or_none(whole()),
     "memory_bytes": or_none(whole(0)),
+    "cache_bytes": whole(0),
     "workers": or_none(whole()),
     "size_px": whole(),
     "precision": word,

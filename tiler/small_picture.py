@@ -3,11 +3,21 @@
 What the decoder makes of averaged latents is close to the reduced image, at a tiny part of the work.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tiler.errors import OptionError
+from taesd_core.engines import Engine
+from tiler.errors import Option, OptionError
+from tiler.jobs.engine import run_tile
+from tiler.jobs.room import check_memory
+from tiler.jobs.statistics import prepare_model
+from tiler.model import Model, Network
 from tiler.phase import Phase
+from tiler.plan import Plan
+from tiler.sources.array_source import ArraySource
+from tiler.sources.ranges import Checked
 from tiler.sources.source import Source
 from tiler.window import Span, Window
 
@@ -26,6 +36,40 @@ def choose_size(shape: tuple[int, int, int], size_px: int, scale: int) -> tuple[
     height, width, _ = shape
     factor = min(1.0, size_px // scale / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def preview_source(
+    source: Source,
+    network: Network,
+    kept: tuple[int, int] | None,
+    size_px: int,
+    load_model: Callable[[], Model],
+    engine: Engine,
+) -> NDArray[np.uint8]:
+    """Return a small picture of latents.
+
+    Args:
+        source: the latents.
+        network: of the decoder.
+        kept: (height, width) of the image, px, where it is smaller than what they decode to.
+        size_px: longest side of the picture, at most.
+        load_model: gives the decoder.
+        engine: what that is.
+
+    Raises:
+        RefusedError: the memory seems to be too small.
+    """
+    whole = source.shape[:2]
+    height, width = choose_size(source.shape, size_px, network.scale_out)
+    # Of the small picture as much as the image is of what all latents decode to.
+    kept_height, kept_width = kept or (side * network.scale_out for side in whole)
+    made = max(1, round(height * kept_height / whole[0])), max(1, round(width * kept_width / whole[1]))
+    if (height, width) != whole:
+        source = ArraySource(average_down(Checked(source), height, width), network.channels_in, axes="HWC")
+    plan = Plan(network, height, width, max(height, width), engine=engine)
+    check_memory(plan.peak_bytes, advice=f"Use a smaller {Option('size_px')}")
+    picture = run_tile(plan.tile(0, 0), source, prepare_model(load_model(), plan, source))
+    return picture[: made[0], : made[1]]
 
 
 def average_down(source: Source, height: int, width: int) -> NDArray[np.float32]:
