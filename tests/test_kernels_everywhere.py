@@ -132,7 +132,9 @@ borders = (True, False), (False, False)
 image = model(window, borders, origin=(0, 3))
 held = window.nbytes + image.nbytes
 peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if "VmHWM" in line)
-predicted = RUNTIME_BYTES + held + peak_bytes(network, (height, *borders[0]), (width, *borders[1]), n_threads)
+axes = (height, *borders[0]), (width, *borders[1])
+passes = [each.layers for each in network.passes]
+predicted = RUNTIME_BYTES + held + peak_bytes(network.layers, passes, *axes, n_threads)
 print(json.dumps([peak, predicted]))
 """
 
