@@ -247,7 +247,7 @@ def test_more_memory_than_was_asked_for_is_said(tmp_path, stand_in, latents):
         ("a.zarr", {"layout": "ome"}, "Not an option of a .zarr file"),
         ("a.npy", {"dtype": "int8"}, "No such numbers: dtype=int8"),
         ("a.tif", {"dtype": "complex"}, "No such numbers: dtype=complex"),
-        ("a.png", {"dtype": "float32"}, "No such numbers in a PNG: dtype=float32.* a.tif --dtype float32"),
+        ("a.png", {"dtype": "float32"}, "No such numbers in a PNG: dtype=float32.* Write a TIFF, as a.tif"),
         ("a.tif", {"dtype": "float32", "compression": "jpeg"}, "No such numbers in this compression: dtype=float32"),
         ("a.webp", {"quality": 0}, "No such quality: quality=0"),
         ("a.tif", {"quality": 95}, "No quality in this compression: quality=95, compression=deflate"),
