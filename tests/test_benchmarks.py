@@ -191,10 +191,13 @@ def test_outputs_are_compared_with_decoding_alone(run_benchmark):
 
 
 @pytest.mark.slow
-def test_the_start_of_the_command_is_taken_apart(run_benchmark):
-    (table,) = run_benchmark("stages.py", "--part", "start-up", "--rounds", 1)
-    total, *parts = (number(row["seconds"]) for row in table)
-    assert sum(parts) == pytest.approx(total, abs=0.1)
+def test_the_start_of_commands_is_taken_apart(run_benchmark):
+    arguments = ["--part", "start-up", "--rounds", 1, "--before", FOLDER.parents[1]]
+    commands, decode = run_benchmark("stages.py", *arguments)
+    assert [row[""] for row in commands] == ["--help", "plan", "preview", "decode"]
+    assert all(number(row[way]) > 0 for row in commands for way in ("warm", "cold", "before"))
+    assert sum(number(row["seconds"]) for row in decode) == pytest.approx(number(commands[-1]["warm"]), abs=0.02)
+    assert {"tiler", "numpy"} <= {row[""] for row in decode}
 
 
 @pytest.mark.slow

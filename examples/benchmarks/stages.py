@@ -1,9 +1,11 @@
 """Where does the time go, besides the decoder?
 
 Four tables: what each kind of output costs over decoding alone; what planning 100 gigapixels takes; what the schedule
-costs a tile; what ``tiler decode`` of a small latent does before it decodes.
+costs a tile; what commands take from nothing to their end.
 """
 
+import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,8 @@ OUTPUTS: dict[str, dict[str, Any]] = {
     "pyramidal TIFF, JPEG": {"name": "image.tif", "compression": "jpeg"},
     ".npy": {"name": "image.npy"},
 }
+SHOWN_IMPORTS = 8
+"""Packages whose imports are shown one by one."""
 PARTS = ("outputs", "planning", "scheduling", "start-up")
 
 
@@ -49,6 +53,11 @@ PARTS = ("outputs", "planning", "scheduling", "start-up")
 @click.option("--tiles", "n_tiles", default=10_000, show_default=True, help="At least so many are scheduled.")
 @click.option("--weights", default="photo", show_default=True, help="Name or file of the decoder's weights.")
 @click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where outputs lie for a while.")
+@click.option(
+    "--before",
+    type=click.Path(exists=True, path_type=Path),
+    help="A checkout or site-packages of another version, for the start-up.",
+)
 @click.option("--threads", type=int, help="Pin every process to so many cores.  [default: all]")
 @click.option("--chart", type=click.Path(path_type=Path), default="stages.png", show_default=True)
 def main(
@@ -59,6 +68,7 @@ def main(
     n_tiles: int,
     weights: str,
     folder: Path,
+    before: Path | None,
     threads: int | None,
     chart: Path,
 ) -> None:
@@ -76,8 +86,8 @@ def main(
         if "scheduling" in parts or not parts:
             charts["Milliseconds a tile, nothing decoded"] = measure_scheduling(n_tiles, cores)
         if "start-up" in parts or not parts:
-            charts["Seconds from start to image, 64 × 64 latents"] = measure_start_up(
-                Path(inner), rounds, weights, cores
+            charts["Seconds from nothing to the end, 64 × 64 latents"] = measure_start_up(
+                Path(inner), rounds, weights, cores, before
             )
     draw_bars(chart, "Where the time goes (less is better)", charts)
     click.echo(f"Chart: {chart}")
@@ -219,64 +229,66 @@ def schedule_tiles(n_tiles: int, pyramid: bool) -> tuple[int, float]:
     return plan.n_tiles, time.perf_counter() - started
 
 
-def measure_start_up(folder: Path, rounds: int, weights: str, cores: list[int]) -> dict[str, float]:
-    """Print where the time of ``tiler decode`` of a small latent goes, and return the seconds."""
+def measure_start_up(
+    folder: Path, rounds: int, weights: str, cores: list[int], before: Path | None
+) -> dict[str, float]:
+    """Print what commands take from nothing to their end, and where that goes; return the seconds."""
+    folder = folder.resolve()
     latents = folder / "small.npy"
     channels = load_part(weights).network.channels_in
-    random = np.random.default_rng(0)
-    np.save(latents, random.normal(0, 1, (1, channels, 64, 64)).astype(np.float32))
-    totals = take_turns({"": lambda: run_command(latents, folder, weights, cores)}, rounds)[""]
-    path = folder / "steps.tif"
-    steps = [run_apart(decode_in_steps, latents, path, weights, cores=cores)[0] for _ in range(rounds)]
-    seconds = {step: float(np.median([each[step] for each in steps])) for step in steps[0]}
-    total = median_seconds(totals)
-    seconds = {"tiler decode, everything": total, **seconds, "the rest": total - sum(seconds.values())}
-    click.echo(f"Start-up: 64 × 64 latents to a TIFF of 512 × 512 px, {rounds} fresh processes")
-    print_table(["", "seconds"], [[name, f"{value:.2f}"] for name, value in seconds.items()])
-    return seconds
-
-
-def run_command(latents: Path, folder: Path, weights: str, cores: list[int]) -> Run:
-    """Run ``tiler decode`` as people do."""
+    np.save(latents, np.random.default_rng(0).normal(0, 1, (1, channels, 64, 64)).astype(np.float32))
+    commands = {
+        "--help": ["--help"],
+        "plan": ["plan", latents],
+        "preview": ["preview", latents, "small.png", "--weights", weights],
+        "decode": ["decode", latents, "small.tif", "--weights", weights, "--quiet"],
+    }
     prefix = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores != available_cores() else []
-    command = ["decode", latents, folder / "small.tif", "--weights", weights, "--quiet", "--overwrite"]
-    started = time.perf_counter()
-    subprocess.run([*prefix, sys.executable, "-m", "tiler", *command], check=True, stderr=subprocess.DEVNULL)
-    return Run(time.perf_counter() - started, 0)
+    # As installed: with bytecode. What is compiled is kept in a folder of its own, empty where it is to be cold.
+    common = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    common["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    fresh = itertools.count()
 
-
-def decode_in_steps(latents: Path, output: Path, weights: str) -> dict[str, float]:
-    """Do what ``tiler decode`` does, a step at a time; return the seconds of each."""
-    seconds: dict[str, float] = {}
-    started = time.perf_counter()
-
-    def note(step: str) -> None:
-        nonlocal started
-        seconds[step] = time.perf_counter() - started
+    def run(words: list[Any], checkout: Path | None, *, cold: bool, python: tuple[str, ...] = ()) -> tuple[Run, str]:
+        for path in folder.glob("small.[pt][ni][gf]"):
+            path.unlink()
+        environment = common | {"TAESD_TILER_CACHE": str(folder / (f"cold-{next(fresh)}" if cold else "warm"))}
+        if checkout is not None:
+            environment["PYTHONPATH"] = str(checkout.resolve())
         started = time.perf_counter()
+        command = [*prefix, sys.executable, *python, "-m", "tiler", *map(str, words)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment)
+        return Run(time.perf_counter() - started, 0), done.stderr
 
-    # Keras comes with it, and with Keras whatever it finds, such as matplotlib.
-    import tensorflow  # noqa: F401
+    ways = {"warm": (None, False), "cold": (None, True)} | ({"before": (before, False)} if before else {})
+    runs: dict[tuple[str, str], Callable[[], Run]] = {
+        (name, way): (lambda words=words, checkout=checkout, cold=cold: run(words, checkout, cold=cold)[0])
+        for name, words in commands.items()
+        for way, (checkout, cold) in ways.items()
+    }
+    for key, each in runs.items():
+        if key[1] != "cold":
+            each()
+    taken = {key: median_seconds(each) for key, each in take_turns(runs, rounds).items()}
+    click.echo(f"Start: 64 × 64 latents, {rounds} fresh processes of each; cold: nothing compiled yet")
+    print_table(["", *ways], [[name, *(f"{taken[name, way]:.2f}" for way in ways)] for name in commands])
+    imports = read_imports(run(commands["decode"], None, cold=False, python=("-X", "importtime"))[1])
+    rows = sorted(imports.items(), key=lambda item: -item[1])[:SHOWN_IMPORTS]
+    others = sum(imports.values()) - sum(seconds for _, seconds in rows)
+    work = taken["decode", "warm"] - sum(imports.values())
+    rows += [("other imports", others), ("all else: loading, decoding, writing", work)]
+    click.echo("Where a warm decode goes; the clock of imports makes them a little slower")
+    print_table(["", "seconds"], [[name, f"{seconds:.3f}"] for name, seconds in rows])
+    return {f"{name}, {way}": seconds for (name, way), seconds in taken.items()}
 
-    note("import TensorFlow and Keras")
-    import tiler
-    from taesd_core.variants import find_weights
-    from tiler.api import load_model
-    from tiler.sources.opening import open_latents
 
-    model = load_model(find_weights(weights, "decoder"), "decoder")
-    note("build the model")
-    source = open_latents(latents, load_part(weights).network.channels_in)
-    window = source.read(Window.whole(*source.shape[:2]))
-    whole = ((True, True), (True, True))
-    model(window, whole)
-    note("trace")
-    model(window, whole)
-    note("decode")
-    seconds["trace"] -= seconds["decode"]
-    tiler.decode(latents, output, weights=weights, overwrite=True)
-    note("import dask and tifffile, write")
-    seconds["import dask and tifffile, write"] -= seconds["decode"]
+def read_imports(said: str) -> dict[str, float]:
+    """Return the seconds that Python says the modules of each package took, without what they import."""
+    seconds: dict[str, float] = {}
+    for own, _, name in (line[len("import time:") :].split("|") for line in said.splitlines() if line.count("|") == 2):
+        if own.strip().isdigit():
+            package = name.strip().split(".")[0]
+            seconds[package] = seconds.get(package, 0) + int(own) / 1e6
     return seconds
 
 
