@@ -6,9 +6,12 @@ On TensorFlow height and width stay free, so no further tracing happens for othe
 
 from collections.abc import Callable
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from taesd_core.stage import Borders, StageModel
@@ -52,6 +55,37 @@ def compile_stage(stage: "StageModel", channels: int, dtype: str) -> CompiledSta
     else:
         program = _jax_program(stage)
     return lambda x, borders, *norms: program(borders)(x, *norms)
+
+
+def compile_window(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of maps that runs compiled stages one after another, as few programs as the backend allows.
+
+    JAX compiles for each size of a map anyway, and so can have it all in one: what lies between two stages is no
+    program of its own, and the weights are constants in the order that its convolutions want. TensorFlow's stages are
+    for any size, and stay as they are.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return function
+    import jax
+
+    programs: dict[tuple[Any, ...], Any] = {}
+    compiling = Lock()
+
+    def run(*maps: Tensor) -> Any:
+        shapes = tuple(each.shape for each in maps)
+        # Threads that come at the same time would each compile it, and try its convolutions on the same device.
+        with compiling:
+            if shapes not in programs:
+                programs[shapes] = jax.jit(function).lower(*maps).compile()
+        return programs[shapes](*maps)
+
+    return run
+
+
+def to_host(x: Tensor) -> NDArray[Any]:
+    """Return a map as NumPy has it, copied once at most."""
+    # Keras would copy it once more.
+    return np.asarray(x)
 
 
 def compile_whole(model: keras.Model) -> Callable[[Tensor], Tensor]:

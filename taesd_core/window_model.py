@@ -1,10 +1,10 @@
 """The exact model: a window and its borders go in, the pixels that the window determines come out."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from threading import Lock
+from threading import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from taesd_core.bounds import LARGEST, USE_OTHERS, choose_looks, look_everywhere
-from taesd_core.compile import CompiledStage, check_backend, compile_stage, is_out_of_memory
+from taesd_core.compile import CompiledStage, compile_stage, compile_window, is_on_gpu, is_out_of_memory, to_host
 from taesd_core.costs import axis_spans
 from taesd_core.engines import DeviceMemoryError
 from taesd_core.layers import convolutions
@@ -59,7 +59,8 @@ class WindowModel:
         dtype: str = "float32",
         everywhere: bool = False,
     ) -> None:
-        check_backend()
+        self.at_once = 3 if is_on_gpu() else 1
+        """Windows that may be under way at a time: in computation, and to and from the device."""
         self.network = network
         self.dtype = dtype
         self._statistics: tuple[Moments, ...] = ()
@@ -71,8 +72,10 @@ class WindowModel:
         self._like = partial(WindowModel, network, tensors, output=output)
         self._looking_everywhere = everywhere
         self._others: dict[str, WindowModel] = {}
-        # A device has one memory, and all cores work on a window.
-        self._one_at_a_time = Lock()
+        self._windows: dict[tuple[int | None, Borders], Callable[..., tuple[Tensor, Tensor]]] = {}
+        # A device computes one while the next one is made ready; it has one memory, so no more than these two. On a CPU
+        # all cores work on a window.
+        self._turns = Semaphore(min(self.at_once, 2))
 
     def __call__(
         self,
@@ -98,7 +101,9 @@ class WindowModel:
             (height', width', channels') of the type of ``output``.
         """
         with self._device(window):
-            return ops.convert_to_numpy(self._run_checked(None, window, borders)[(0, *crop)])
+            x = self._run_checked(None, window, borders)
+        # Others are computed while this one travels.
+        return to_host(x)[(0, *crop)]
 
     def with_statistics(self, statistics: Sequence[Moments]) -> "WindowModel":
         """Return the same model with the statistics of the first passes given; it shares programs and memory.
@@ -143,7 +148,7 @@ class WindowModel:
     @contextmanager
     def _device(self, window: NDArray[np.float32]) -> Iterator[None]:
         try:
-            with self._one_at_a_time:
+            with self._turns:
                 yield
         except Exception as error:
             if is_out_of_memory(error):
@@ -185,19 +190,30 @@ class WindowModel:
             network, programs = self.network.passes[number_of_pass], self._pass_programs[number_of_pass]
         n_norms = sum(program.n_norms for program in programs)
         assert n_norms <= len(self._norms), f"{n_norms} norms, but the statistics of {len(self._norms)} passes"
-        norms = iter(self._norms)
-        spans = [
-            axis_spans(network.layers, (length // network.scale_in, *ends))
-            for length, ends in zip(window.shape, borders, strict=False)
-        ]
-        x, within = ops.convert_to_tensor(window[None], self.dtype), []
-        for program, row, column in zip(programs, *spans, strict=True):
-            given = [next(norms) for _ in range(program.n_norms)]
-            x, each = program.run(x[:, row.read, column.read], Borders(*borders), *given)
-            x = x[:, row.crop, column.crop]
-            within.append(each)
+        key = number_of_pass, Borders(*borders)
+        run = self._windows.get(key) or self._windows.setdefault(
+            key, compile_window(partial(_run_stages, network, programs, key[1]))
+        )
+        x, within = run(ops.convert_to_tensor(window[None], self.dtype), *self._norms[:n_norms])
         # Asked once, when all is under way: a device that waits for an answer stands still.
-        return x, bool(ops.convert_to_numpy(ops.all(ops.stack(within))))
+        return x, bool(to_host(within))
+
+
+def _run_stages(
+    network: Network, programs: Sequence[Program], borders: Borders, x: Tensor, *norms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the last map of a window, and whether all that was looked at is within its bound."""
+    spans = [
+        axis_spans(network.layers, (length // network.scale_in, *ends))
+        for length, ends in zip(x.shape[1:3], borders, strict=True)
+    ]
+    rest, all_within = iter(norms), []
+    for program, row, column in zip(programs, *spans, strict=True):
+        given = [next(rest) for _ in range(program.n_norms)]
+        x, within = program.run(x[:, row.read, column.read], borders, *given)
+        x = x[:, row.crop, column.crop]
+        all_within.append(within)
+    return x, ops.all(ops.stack(all_within))
 
 
 def _compile(

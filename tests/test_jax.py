@@ -17,17 +17,24 @@ pytest.importorskip("jax")
 ROOT = str(Path(__file__).parents[1])
 DECODE = """
 import sys
+import taesd_core.window_model
 import tiler
-tiler.decode(sys.argv[1], sys.argv[2], weights="photo", tile_size_px=128)
-assert "tensorflow" not in sys.modules
+if sys.argv[3] == "several at once":
+    # As on a GPU: a window is computed while others are on their way.
+    taesd_core.window_model.is_on_gpu = lambda: True
+tiler.decode(sys.argv[1], sys.argv[2], weights="photo", engine="keras", tile_size_px=128, workers=4)
+assert "tensorflow" not in sys.modules and "jax" in sys.modules
 """
 
 
-def test_jax_decodes_to_the_pixels_of_the_whole_image(tmp_path, latents):
-    # Two tiles, with borders and without: no tile sees the whole.
-    source = latents(9, 28)
+@pytest.mark.parametrize(
+    ("way", "shape"), [("one at a time", (9, 28)), pytest.param("several at once", (36, 40), marks=pytest.mark.slow)]
+)
+def test_jax_decodes_to_the_pixels_of_the_whole_image(tmp_path, latents, way, shape):
+    # Tiles with borders and without: none sees the whole.
+    source = latents(*shape)
     np.save(tmp_path / "latents.npy", source)
-    command = [sys.executable, "-c", DECODE, str(tmp_path / "latents.npy"), str(tmp_path / "image.npy")]
+    command = [sys.executable, "-c", DECODE, str(tmp_path / "latents.npy"), str(tmp_path / "image.npy"), way]
     environment = os.environ | {"PYTHONPATH": ROOT, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     subprocess.run(command, check=True, env=environment)
 

@@ -28,6 +28,7 @@ class Profile:
         self.n_models = 1
         """Models that run at a time: one a process."""
         self._lock = Lock()
+        self._running, self._since = 0, 0.0
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -38,6 +39,22 @@ class Profile:
         finally:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - started
+
+    @contextmanager
+    def measure_model(self) -> Iterator[None]:
+        """Add the time in which the model runs anything to "decode": once, however many blocks run at a time."""
+        with self._lock:
+            if not self._running:
+                self._since = time.perf_counter()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                now = time.perf_counter()
+                self.seconds["decode"] += now - self._since
+                self._since = now
 
     def take(self) -> dict[str, float]:
         """Return the seconds of each stage since the last call, and begin anew."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Lock
+from threading import Event, Semaphore
 from typing import Any
 
 import numpy as np
@@ -101,14 +101,14 @@ def _read_window(tile: Tile, source: Source) -> NDArray[np.float32]:
 
 
 class Turns:
-    """A model that takes one window at a time, and no more once the run is stopping.
+    """A model that takes a window at a time, or as many as it says, and no more once the run is stopping.
 
     Else all tiles that wait for the model when somebody presses Ctrl-C would be decoded first.
     """
 
     def __init__(self, model: Model, stopping: Event, profile: Profile) -> None:
         self._model, self._stopping, self._profile = model, stopping, profile
-        self._turn = Lock()
+        self._turn = Semaphore(getattr(model, "at_once", 1))
 
     def __call__(
         self, window: NDArray[np.float32], borders: tuple[Ends, Ends], crop: Crop, origin: tuple[int, int]
@@ -121,7 +121,7 @@ class Turns:
         with self._turn:
             if self._stopping.is_set():
                 raise StoppedError("The run is stopping.")
-            with self._profile.measure("decode"):
+            with self._profile.measure_model():
                 return self._model(window, borders, crop, origin)
 
 
