@@ -105,7 +105,8 @@ def main(
         finally:
             for worker in workers.values():
                 worker.stop()
-    height, width = exact.shape[:2] if part == "decoder" else np.load(path, mmap_mode="r").shape[:2]
+    scale = decoders.load_part(weights, part).network.scale_in
+    height, width = (side * scale for side in exact.shape[:2])
     flop_per_px = decoders.find_flop_per_px(weights, part)
     click.echo(f"{part}, {height:,} × {width:,} px, {rounds} rounds; GFLOP/s as if the whole image were run plainly")
     if avx2:
