@@ -326,6 +326,7 @@ def test_an_input_at_fault_is_named_and_the_output_never_gets_its_name(tmp_path,
 def test_what_cannot_run_on_a_cluster_is_refused(tmp_path, client):
     with pytest.raises(OptionError, match="workers read latents from a file: latents=ndarray"):
         tiler.decode(np.zeros((4, 8, 8), np.float32), tmp_path / "a.tif", weights="photo", client=client)
+    np.save(tmp_path / "latents.npy", np.zeros((1, 4, 8, 8), np.float32))
     with pytest.raises(OptionError, match="A cluster's workers have their own threads: workers=3"):
         tiler.decode(tmp_path / "latents.npy", tmp_path / "a.tif", weights="photo", client=client, workers=3)
     executor = Cluster(client)

@@ -127,12 +127,12 @@ def test_file_tiles_that_do_not_suit_are_called_so_whatever_the_kind(tmp_path, n
 @pytest.fixture
 def stand_in(monkeypatch):
     """Models that take no time."""
-    models = {
+    stand_ins = {
         "uint8": RepeatModel(),
         "uint16": lambda *a: RepeatModel()(*a).astype(np.uint16) * 257,
         "float32": lambda *a: RepeatModel()(*a) / np.float32(255),
     }
-    monkeypatch.setattr(models, "load_model", lambda path, part, precision, dtype, engine: models[dtype])
+    monkeypatch.setattr(models, "load_model", lambda path, part, precision, dtype, engine: stand_ins[dtype])
 
 
 DESCRIBED = [name for name in OUTPUTS if "npy" not in name]
