@@ -297,7 +297,7 @@ def show(settings: Settings, chart: Path) -> None:
     for part in PARTS:
         rows = [row for row in settings.found if row["part"] == part]
         if rows:
-            headers = [name for name in rows[0] if name != "part"]
+            headers = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "part"]
             click.echo(part)
             print_table(headers, [[row.get(name, "") for name in headers] for row in rows])
         for row in rows if part in ("tiles", "diffusers") else ():

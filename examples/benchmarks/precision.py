@@ -6,7 +6,6 @@ Errors are those of tiles against the whole image in float64, before rounding to
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -57,12 +56,13 @@ def main(
         reference, _ = run_apart(decoders.run_in_float64, latents, weights)
         try:
             for name in names or PRECISIONS:
-                arguments = (latents, weights, "decoder", *PRECISIONS[name])
+                engine, precision = PRECISIONS[name]
+                set_up = partial(decoders.set_up_tiler, engine=engine, dtype=precision, tile_px=tile_px)
                 try:
-                    with Worker(set_up_values, tile_px, *arguments, cores=cores) as worker:
+                    with Worker(partial(set_up, output="float32"), latents, weights, cores=cores) as worker:
                         worker.run()
                         errors[name] = find_errors(worker.result(), reference)
-                    workers[name] = Worker(partial(decoders.set_up_tiler, tile_px=tile_px), *arguments, cores=cores)
+                    workers[name] = Worker(set_up, latents, weights, cores=cores)
                     workers[name].run()  # warm
                 except WorkerError as error:
                     errors.pop(name, None)
@@ -96,12 +96,6 @@ def main(
     }
     draw_bars(chart, "What a precision costs and gains", panels, accent="float32")
     click.echo(f"Chart: {chart}")
-
-
-def set_up_values(tile_px: int | None, *arguments: Any) -> decoders.Run:
-    """Decode to values as they are, before they are rounded to bytes."""
-    path, weights, part, engine, precision = arguments
-    return decoders.set_up_tiler(path, weights, part, engine, tile_px, precision, "float32")
 
 
 def find_errors(pixels: np.ndarray, reference: np.ndarray) -> np.ndarray:
