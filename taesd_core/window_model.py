@@ -12,7 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from taesd_core.bounds import LARGEST, USE_OTHERS, choose_looks, look_everywhere
-from taesd_core.compile import CompiledStage, compile_stage, compile_window, is_on_gpu, is_out_of_memory, to_host
+from taesd_core.compile import CompiledStage, compile_stage, compile_window, is_out_of_memory, to_host
 from taesd_core.costs import axis_spans
 from taesd_core.engines import DeviceMemoryError
 from taesd_core.layers import convolutions
@@ -59,8 +59,9 @@ class WindowModel:
         dtype: str = "float32",
         everywhere: bool = False,
     ) -> None:
-        self.at_once = 3 if is_on_gpu() else 1
-        """Windows that may be under way at a time: in computation, and to and from the device."""
+        self.at_once = 1
+        """Windows that may be under way at a time: in computation, and to and from the device. Three are 1.6 times as
+        fast on a GPU, tile by tile; whole jobs have not been seen to end well with them, so it is one until they are."""
         self.network = network
         self.dtype = dtype
         self._statistics: tuple[Moments, ...] = ()
