@@ -61,7 +61,7 @@ class WindowModel:
     ) -> None:
         self.at_once = 1
         """Windows that may be under way at a time: in computation, and to and from the device. Three are 1.6 times as
-        fast on a GPU, tile by tile; whole jobs have not been seen to end well with them, so it is one until they are."""
+        fast on a GPU, tile by tile; whole jobs have not been seen to end with them, so it is one until they are."""
         self.network = network
         self.dtype = dtype
         self._statistics: tuple[Moments, ...] = ()
