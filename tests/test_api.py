@@ -12,7 +12,7 @@ import tiler
 from taesd_core.checkpoint import load_checkpoint
 from taesd_core.variants import find_weights
 from taesd_core.whole_image import build_whole_image_model
-from tiler import api, models
+from tiler import models
 from tiler.sources.opening import open_latents
 from tiler.sources.upscale import Upscaled
 
@@ -101,9 +101,9 @@ def test_encoding_gives_the_latents_of_the_whole_image(tmp_path, latents):
 def test_a_lazy_image_decodes_only_what_is_touched(latents, monkeypatch, tmp_path):
     source = latents(50, 60)
     tiler.decode(source, tmp_path / "image.npy", weights="photo", tile_size_px=128)
-    run, touched = api.run_tile, []
+    run, touched = decoded_image.run_tile, []
     monkeypatch.setattr(
-        api, "run_tile", lambda tile, *rest: touched.append((tile.row, tile.column)) or run(tile, *rest)
+        decoded_image, "run_tile", lambda tile, *rest: touched.append((tile.row, tile.column)) or run(tile, *rest)
     )
     lazy = tiler.decode_lazily(source, weights="photo", tile_size_px=128)
     assert lazy.shape == (400, 480, 3)
