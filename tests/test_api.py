@@ -12,7 +12,7 @@ import tiler
 from taesd_core.checkpoint import load_checkpoint
 from taesd_core.variants import find_weights
 from taesd_core.whole_image import build_whole_image_model
-from tiler import models
+from tiler import decoded_image, models
 from tiler.sources.opening import open_latents
 from tiler.sources.upscale import Upscaled
 
