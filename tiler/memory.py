@@ -1,6 +1,8 @@
 """Memory: what there is, and how a number of bytes is said."""
 
 import os
+import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +43,19 @@ def find_memory() -> int | None:
         with suppress(OSError, ValueError):
             limits.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return max(min(limits), 0) + _find_resident() if limits else None
+
+
+def find_peak() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    # Not ru_maxrss, where it can be helped: on Linux that counts what the parent had when it was forked.
+    with suppress(OSError, KeyError, ValueError):
+        return int(_read_lines("/proc/self/status")["VmHWM"].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _read_lines(path: str) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in Path(path).read_text().splitlines())
 
 
 def _find_resident() -> int:

@@ -1,7 +1,5 @@
 """What a finished job has done."""
 
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from tiler.checks.verification import Verification
 from tiler.errors import Message
 from tiler.jobs.job import Executor, Job, run_job
 from tiler.jobs.schedule import Progress
-from tiler.memory import format_bytes
+from tiler.memory import find_peak, format_bytes
 from tiler.phase import say_count
 
 
@@ -43,6 +41,8 @@ class Report:
     """What is to be said of how the input was read: its axes, colours that were converted, transparency, values."""
     engine: Engine | None = None
     """What ran the network."""
+    peak_bytes: int = 0
+    """Most memory that this process had when the file was complete."""
     verification: Verification | None = None
     """What a look at the file has shown, if one was asked for."""
 
@@ -63,6 +63,7 @@ def run_and_report(job: Job, progress: Progress | None, started: float, executor
         done.n_damaged,
         notes=done.notes,
         engine=job.plan.engine,
+        peak_bytes=find_peak(),
     )
 
 
@@ -79,8 +80,6 @@ def describe_report(report: Report) -> Message:
     damaged = ""
     if report.n_damaged:
         damaged = f"\nFound damaged in what was half done, and made again: {say_count(report.n_damaged, 'tile')}"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
     rows, columns = report.continued_px
     continued = f"the image was continued by {rows} rows and {columns} columns; " if rows or columns else ""
     engine = f" by {NAMES[report.engine]}" if report.engine else ""
@@ -92,6 +91,6 @@ def describe_report(report: Report) -> Message:
     return Message(
         f"{report.path}: {height:,} × {width:,} × {channels}{levels}, "
         f"{format_bytes(report.size_bytes)}; {tiles} in {report.seconds:.1f} s{engine}; {continued}"
-        f"peak memory {format_bytes(peak_bytes)}{damaged}{replaced}",
+        f"peak memory {format_bytes(report.peak_bytes)}{damaged}{replaced}",
         *notes,
     )
