@@ -242,7 +242,7 @@ def test_a_stop_before_the_first_tile_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("kind", ["npy", "jpeg"])
 def test_the_decoder_itself_killed_and_resumed(tmp_path, kind, capsys):
     name, options = CASES[kind]
-    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(size=(96, 96, 4)).astype(np.float32))
+    np.save(tmp_path / "latents.npy", np.random.default_rng(0).normal(size=(240, 240, 4)).astype(np.float32))
     words = [
         sys.executable,
         "-m",
@@ -275,4 +275,4 @@ def test_the_decoder_itself_killed_and_resumed(tmp_path, kind, capsys):
     assert read_result(killed) == read_result(whole)
     assert resumed == sorted(resumed)
     with capsys.disabled():
-        print(f"\n{kind}: 36 tiles, of which {resumed} were finished at the three kills")
+        print(f"\n{kind}: 225 tiles, of which {resumed} were finished at the three kills")
